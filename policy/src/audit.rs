@@ -1,0 +1,357 @@
+//! Audit events: their closed list, their form, and the chain that shows a missing or changed one.
+//!
+//! An event is a CloudEvents 1.0 envelope. Whoever writes events (each proxy, each backend) numbers its
+//! own without gaps and puts the hash of the one before into each, so that a reader of any stretch sees
+//! whether something was left out, added or altered.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::canonical::{self, CanonicalError};
+use crate::permit::PermitReason;
+use crate::rule::Permission;
+
+macro_rules! event_types {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// Everything that can happen. The list is closed: an event of another type is refused.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum EventType {
+            $($(#[$doc])* #[serde(rename = $name)] $variant,)*
+        }
+
+        impl EventType {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The stable name.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+event_types! {
+    /// A call arrived and was identified.
+    CallRequested = "call.requested",
+    /// Resolution answered.
+    CallDecided = "call.decided",
+    /// The call was refused: by decision, or because it could not be decided.
+    CallRefused = "call.refused",
+    /// The call waits for a person.
+    CallHeld = "call.held",
+    /// Intent: the call is about to be sent; carries the permit's reason.
+    CallForwarded = "call.forwarded",
+    /// The tool answered 2xx and no error.
+    CallCompleted = "call.completed",
+    /// The tool answered an error.
+    CallFailed = "call.failed",
+    /// Sent, without a complete answer.
+    CallUnknown = "call.unknown",
+    /// Permitted, but nothing was sent.
+    CallNotForwarded = "call.not_forwarded",
+    /// An approval was created.
+    ApprovalCreated = "approval.created",
+    /// A person decided.
+    ApprovalDecided = "approval.decided",
+    /// Nobody decided in time.
+    ApprovalExpired = "approval.expired",
+    /// Withdrawn.
+    ApprovalCancelled = "approval.cancelled",
+    /// Used, for exactly one call.
+    ApprovalConsumed = "approval.consumed",
+    /// A check through the REST API.
+    PermissionChecked = "permission.checked",
+    /// An execution was reported: a report, not an observation.
+    ExecutionReported = "execution.reported",
+    /// A token was minted.
+    TokenMinted = "token.minted",
+    /// A token was redeemed.
+    TokenRedeemed = "token.redeemed",
+    /// A token was presented again.
+    TokenReplayed = "token.replayed",
+    /// A grant was created.
+    GrantCreated = "grant.created",
+    /// A grant was used.
+    GrantUsed = "grant.used",
+    /// A grant was revoked.
+    GrantRevoked = "grant.revoked",
+    /// A kill switch was switched on.
+    KillSwitchOn = "kill_switch.on",
+    /// A kill switch was switched off.
+    KillSwitchOff = "kill_switch.off",
+    /// A key was created.
+    KeyCreated = "key.created",
+    /// A key was revoked.
+    KeyRevoked = "key.revoked",
+    /// A rule was created.
+    RuleCreated = "rule.created",
+    /// A rule was changed.
+    RuleUpdated = "rule.updated",
+    /// A rule was deleted.
+    RuleDeleted = "rule.deleted",
+    /// The whole rule set of a scope was replaced.
+    RuleReplaced = "rule.replaced",
+    /// A tool was created.
+    ToolCreated = "tool.created",
+    /// A tool was changed.
+    ToolUpdated = "tool.updated",
+    /// A tool was deleted.
+    ToolDeleted = "tool.deleted",
+    /// A tool's definition is not the one that was pinned.
+    ToolDefinitionChanged = "tool.definition_changed",
+    /// A tenant was created.
+    TenantCreated = "tenant.created",
+    /// A tenant was changed.
+    TenantUpdated = "tenant.updated",
+    /// A tenant was deleted.
+    TenantDeleted = "tenant.deleted",
+    /// A category was created.
+    CategoryCreated = "category.created",
+    /// A category was changed.
+    CategoryUpdated = "category.updated",
+    /// A category was deleted.
+    CategoryDeleted = "category.deleted",
+    /// A user was created.
+    UserCreated = "user.created",
+    /// A user was changed.
+    UserUpdated = "user.updated",
+    /// Somebody signed in.
+    SessionCreated = "session.created",
+    /// Somebody signed out, or was signed out.
+    SessionEnded = "session.ended",
+    /// A proxy enrolled.
+    ProxyEnrolled = "proxy.enrolled",
+    /// A proxy started.
+    ProxyStarted = "proxy.started",
+    /// A proxy stopped in good order.
+    ProxyStopped = "proxy.stopped",
+    /// A proxy's chain has a gap or does not fit its head.
+    ProxyChainBroken = "proxy.chain_broken",
+}
+
+/// One event, without its place in a chain.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Event {
+    /// `evt_…`, unique; the backend dedupes by it.
+    pub id: String,
+    /// What happened.
+    #[serde(rename = "type")]
+    pub kind: EventType,
+    /// When, RFC 3339 UTC with milliseconds.
+    pub time: String,
+    /// The life of a call that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub txn: Option<String>,
+    /// What is known about it.
+    pub data: EventData,
+}
+
+/// What an event says. Absent where it does not apply; bodies only as digests, parameters only after
+/// redaction.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EventData {
+    /// Tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Who called, or acted: agent, key, user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub principal: Option<String>,
+    /// The tool server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub audience: Option<String>,
+    /// The proxy's route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
+    /// Resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// Method.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Arguments, redacted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Value>,
+    /// The call's fingerprint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// The decision.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decision: Option<DecisionRecord>,
+    /// Why it may run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub permit: Option<PermitReason>,
+    /// The approval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalRecord>,
+    /// The execution token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<String>,
+    /// What was sent and what came back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub execution: Option<ExecutionRecord>,
+    /// A stable code or a short sentence: why refused, why unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Anything else that belongs to this type of event (the changed rule, the proxy's version).
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub detail: Map<String, Value>,
+}
+
+/// A decision as recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecisionRecord {
+    /// The answer.
+    pub permission: Permission,
+    /// Gate or level.
+    pub resolved_from: String,
+    /// The rule that matched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Version of the policy.
+    pub policy_version: u64,
+    /// The tool is not registered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unregistered: bool,
+}
+
+impl From<&crate::Decision<'_>> for DecisionRecord {
+    fn from(d: &crate::Decision<'_>) -> Self {
+        Self {
+            permission: d.permission,
+            resolved_from: d.resolved_from.as_str().to_owned(),
+            rule: d.rule.map(str::to_owned),
+            policy_version: d.policy_version,
+            unregistered: d.unregistered,
+        }
+    }
+}
+
+/// An approval as recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ApprovalRecord {
+    /// `apr_…`
+    pub id: String,
+    /// `REF-…`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Its state after the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+    /// Who decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<String>,
+    /// What they wrote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// What was sent and what came back.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExecutionRecord {
+    /// `success`, `failed`, `error` or `unknown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// HTTP status of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
+    /// Milliseconds from sending to the end of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub duration_ms: Option<u64>,
+    /// SHA-256 of the body that was sent, hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_sha256: Option<String>,
+    /// SHA-256 of the body of the answer, hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_sha256: Option<String>,
+    /// Its length in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_bytes: Option<u64>,
+}
+
+/// An event in its place: the CloudEvents envelope, with the chain as extension attributes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Chained {
+    /// Always `1.0` (CloudEvents).
+    pub specversion: String,
+    /// Who writes this chain: `proxy/prx_…` or `backend`.
+    pub source: String,
+    /// From 1, without gaps.
+    pub seq: u64,
+    /// Hash of the event before, hex; 64 zeros for the first.
+    pub prev: String,
+    /// The event.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// Where a chain ends: the number and hash of its last event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    /// Number of the last event; 0 when there is none.
+    pub seq: u64,
+    /// Its hash, hex.
+    pub hash: String,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self { seq: 0, hash: "0".repeat(64) }
+    }
+}
+
+/// How a chain is broken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum ChainError {
+    #[error("expected event {expected}, found {found}: an event is missing, added or out of order")]
+    Sequence { expected: u64, found: u64 },
+    #[error("event {seq} does not continue the one before: one of the two was changed")]
+    Link { seq: u64 },
+    #[error("event {seq} belongs to the chain of `{found}`")]
+    Source { seq: u64, found: String },
+    #[error("event {seq} has no canonical form")]
+    Canonical { seq: u64 },
+}
+
+impl Chained {
+    /// Puts an event at the end of a chain. Returns it with its canonical bytes and the new head.
+    pub fn append(source: &str, head: &Head, event: Event) -> Result<(Self, Vec<u8>, Head), CanonicalError> {
+        let chained = Self {
+            specversion: "1.0".to_owned(),
+            source: source.to_owned(),
+            seq: head.seq + 1,
+            prev: head.hash.clone(),
+            event,
+        };
+        let bytes = canonical::json_bytes(&chained)?;
+        let head = Head { seq: chained.seq, hash: canonical::hex(&canonical::sha256(&bytes)) };
+        Ok((chained, bytes, head))
+    }
+
+    /// Checks that this event continues the chain of `source` at `head`, and returns the head after it.
+    pub fn follow(&self, source: &str, head: &Head) -> Result<Head, ChainError> {
+        let seq = self.seq;
+        if self.source != source {
+            return Err(ChainError::Source { seq, found: self.source.clone() });
+        }
+        if seq != head.seq + 1 {
+            return Err(ChainError::Sequence { expected: head.seq + 1, found: seq });
+        }
+        if self.prev != head.hash {
+            return Err(ChainError::Link { seq });
+        }
+        let bytes = canonical::json_bytes(self).map_err(|_| ChainError::Canonical { seq })?;
+        Ok(Head { seq, hash: canonical::hex(&canonical::sha256(&bytes)) })
+    }
+}

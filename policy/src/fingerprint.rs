@@ -1,0 +1,84 @@
+//! The fingerprint of a call: what makes a retry *the same call*, and what an approval is bound to.
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use crate::call::Call;
+use crate::canonical::{self, CanonicalError};
+
+/// SHA-256 over the canonical form of a call and its arguments; written as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+#[derive(Serialize)]
+struct Bytes<'a> {
+    v: u8,
+    org: &'a str,
+    tenant: Option<&'a str>,
+    principal: &'a str,
+    route: &'a str,
+    tool: &'a str,
+    resource: Option<&'a str>,
+    method: Option<&'a str>,
+    definition_hash: Option<String>,
+    args: &'a Value,
+}
+
+impl Fingerprint {
+    /// Of a call that arrives by `route` with these arguments, for a tool whose definition hashes to
+    /// `definition_hash` (`None` when it is not registered). The policy's version has no part in it.
+    pub fn of(
+        call: &Call<'_>,
+        route: &str,
+        definition_hash: Option<[u8; 32]>,
+        args: &Value,
+    ) -> Result<Self, CanonicalError> {
+        let bytes = Bytes {
+            v: 1,
+            org: call.org,
+            tenant: call.tenant,
+            principal: call.principal,
+            route,
+            tool: call.tool,
+            resource: call.resource,
+            method: call.method,
+            definition_hash: definition_hash.map(|h| canonical::hex(&h)),
+            args,
+        };
+        Ok(Self(canonical::sha256(&canonical::json_bytes(&bytes)?)))
+    }
+
+    /// From its written form.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        canonical::unhex(text)?.try_into().ok().map(Self)
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&canonical::hex(&self.0))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for Fingerprint {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fingerprint {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        Self::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom("a fingerprint is 64 lower-case hexadecimal digits"))
+    }
+}

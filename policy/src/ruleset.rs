@@ -1,0 +1,397 @@
+//! The compiled rule set: everything that a decision needs, checked and indexed.
+//!
+//! It is immutable. A change of one tenant makes a new set that shares every other part with the old
+//! one ([`RuleSet::with_tenant`]).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use serde::{Deserialize, Serialize};
+
+use crate::id::Name;
+use crate::index::Index;
+use crate::level::Level;
+use crate::rule::{Permission, Rule};
+use crate::tool::{Category, RiskLevel, Tool};
+
+type Map<V> = HashMap<Box<str>, V, FixedState>;
+
+/// What an `allowed` becomes for a tool that nobody registered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unregistered {
+    /// A person looks at every such call.
+    #[default]
+    RequiresApproval,
+    /// The rules' word stands.
+    ByRule,
+}
+
+/// A kill switch that is on: everything it covers is disabled at once, whatever the rules say.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(tag = "scope", content = "id", rename_all = "snake_case")]
+pub enum KillSwitch {
+    /// The whole org.
+    Org,
+    /// One tenant.
+    Tenant(Name),
+    /// One agent or key, by its principal id.
+    Agent(Name),
+    /// One tool.
+    Tool(Name),
+}
+
+/// The policy of an org, as stored and sent; [`RuleSet::compile`] checks and indexes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OrgPolicy {
+    /// The org.
+    pub org: Name,
+    /// See [`Unregistered`].
+    #[serde(default)]
+    pub unregistered: Unregistered,
+    /// Categories.
+    #[serde(default)]
+    pub categories: Vec<Category>,
+    /// Tools.
+    #[serde(default)]
+    pub tools: Vec<Tool>,
+    /// Kill switches that are on.
+    #[serde(default)]
+    pub kill_switches: Vec<KillSwitch>,
+    /// Rules of the org itself (`tenant` is `None`), guardrails included.
+    #[serde(default)]
+    pub rules: Vec<Rule>,
+    /// The tenants that exist. Their rules travel apart.
+    #[serde(default)]
+    pub tenants: Vec<Name>,
+}
+
+/// Why a policy cannot be used. The whole of it is refused: a part of a policy is not a policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum CompileError {
+    #[error("rules `{first}` and `{second}` have the same scope and selector")]
+    DuplicateRule { first: String, second: String },
+    #[error("rule `{rule}`: a guardrail is an org rule, it cannot name a tenant")]
+    TenantGuardrail { rule: String },
+    #[error("rule `{rule}`: a guardrail is always `disabled`, not `{permission}`")]
+    LooseGuardrail { rule: String, permission: Permission },
+    #[error("rule `{rule}` belongs to {found}, expected {expected}")]
+    WrongScope { rule: String, found: String, expected: String },
+    #[error("{what} `{name}` is defined twice")]
+    DuplicateName { what: &'static str, name: Name },
+    #[error("tool `{tool}` names the category `{category}`, which does not exist")]
+    UnknownCategory { tool: Name, category: Name },
+    #[error("tool `{tool}`: {problem}")]
+    BadTool { tool: Name, problem: String },
+    #[error("tenant `{0}` does not exist in this org")]
+    UnknownTenant(Name),
+}
+
+/// A tool as resolution needs it.
+pub(crate) struct ToolEntry {
+    pub(crate) tool: Tool,
+    /// Levels 9 to 12, worked out beforehand: they do not depend on the call.
+    pub(crate) fallback: (Permission, Level),
+    pub(crate) stopped: bool,
+}
+
+/// The tools, with their fall-backs, and the kill switches.
+pub(crate) struct Catalog {
+    pub(crate) tools: Map<ToolEntry>,
+    pub(crate) categories: Vec<Category>,
+    pub(crate) unregistered: Unregistered,
+    pub(crate) kill_switches: Vec<KillSwitch>,
+    pub(crate) any_stop: bool,
+}
+
+/// The compiled policy of one org.
+#[derive(Clone)]
+pub struct RuleSet {
+    pub(crate) org: Name,
+    pub(crate) version: u64,
+    pub(crate) closed: bool,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) org_rules: Arc<Index>,
+    pub(crate) guardrails: Arc<Index>,
+    /// `None`: the tenant exists, its rules are not loaded.
+    pub(crate) tenants: Map<Option<Arc<Index>>>,
+}
+
+impl RuleSet {
+    /// The set that decides nothing: every call is an error, so every caller refuses. What a proxy
+    /// starts with, and the one value that stands for "no policy".
+    #[must_use]
+    pub fn closed(org: Name) -> Self {
+        let catalog = Catalog {
+            tools: Map::default(),
+            categories: Vec::new(),
+            unregistered: Unregistered::RequiresApproval,
+            kill_switches: Vec::new(),
+            any_stop: false,
+        };
+        Self {
+            org,
+            version: 0,
+            closed: true,
+            catalog: Arc::new(catalog),
+            org_rules: Arc::default(),
+            guardrails: Arc::default(),
+            tenants: Map::default(),
+        }
+    }
+
+    /// Checks and indexes an org's policy. Its tenants are known but not loaded: a call of one is an
+    /// error until [`RuleSet::with_tenant`] brought its rules.
+    pub fn compile(policy: &OrgPolicy, version: u64) -> Result<Self, CompileError> {
+        let expected = "the org";
+        if let Some(rule) = policy.rules.iter().find(|r| r.tenant.is_some()) {
+            if rule.guardrail {
+                return Err(CompileError::TenantGuardrail { rule: shown(rule) });
+            }
+            return Err(wrong_scope(rule, expected));
+        }
+        check_guardrails(&policy.rules)?;
+        let (guardrails, plain): (Vec<&Rule>, Vec<&Rule>) = policy.rules.iter().partition(|r| r.guardrail);
+        let guardrail_index = compile_index(&guardrails)?;
+        let org_rules = compile_index(&plain)?;
+        if let Some((rule, first)) =
+            guardrails.iter().find_map(|r| org_rules.same_selector(r).map(|id| (r, id)))
+        {
+            return Err(CompileError::DuplicateRule { first: first.to_owned(), second: shown(rule) });
+        }
+        let mut tenants = Map::default();
+        for tenant in &policy.tenants {
+            if tenants.insert(tenant.as_str().into(), None).is_some() {
+                return Err(CompileError::DuplicateName { what: "tenant", name: tenant.clone() });
+            }
+        }
+        Ok(Self {
+            org: policy.org.clone(),
+            version,
+            closed: false,
+            catalog: Arc::new(Catalog::compile(policy)?),
+            org_rules: Arc::new(org_rules),
+            guardrails: Arc::new(guardrail_index),
+            tenants,
+        })
+    }
+
+    /// The same set with this tenant's rules. Only they are compiled; all else is shared.
+    pub fn with_tenant(&self, tenant: &Name, rules: &[Rule], version: u64) -> Result<Self, CompileError> {
+        let mut next = self.clone();
+        next.load_tenant(tenant, rules)?;
+        next.version = version;
+        Ok(next)
+    }
+
+    /// Puts this tenant's rules into a set that is still being put together.
+    pub fn load_tenant(&mut self, tenant: &Name, rules: &[Rule]) -> Result<(), CompileError> {
+        let rules = Self::compile_tenant(tenant, rules)?;
+        self.attach(tenant, rules)
+    }
+
+    /// Puts compiled rules of a tenant into the set; an error when the org has no such tenant.
+    pub fn attach(&mut self, tenant: &Name, rules: TenantRules) -> Result<(), CompileError> {
+        match self.tenants.get_mut(tenant.as_str()) {
+            Some(slot) => {
+                *slot = Some(rules.0);
+                Ok(())
+            }
+            None => Err(CompileError::UnknownTenant(tenant.clone())),
+        }
+    }
+
+    /// Compiles one tenant's rules on their own, to be kept in a cache and put into sets by
+    /// [`RuleSet::attach`].
+    pub fn compile_tenant(tenant: &Name, rules: &[Rule]) -> Result<TenantRules, CompileError> {
+        if let Some(rule) = rules.iter().find(|r| r.tenant.as_ref() != Some(tenant)) {
+            return Err(wrong_scope(rule, &format!("tenant `{tenant}`")));
+        }
+        if let Some(rule) = rules.iter().find(|r| r.guardrail) {
+            return Err(CompileError::TenantGuardrail { rule: shown(rule) });
+        }
+        Index::compile(rules.iter()).map(|index| TenantRules(Arc::new(index))).map_err(CompileError::from)
+    }
+
+    /// The org.
+    #[must_use]
+    pub fn org(&self) -> &Name {
+        &self.org
+    }
+
+    /// The version of the policy that this set was compiled from.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Whether this is [`RuleSet::closed`].
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// The registered tool of that name at that audience.
+    #[must_use]
+    pub fn tool(&self, name: &str, audience: &str) -> Option<&Tool> {
+        self.catalog.tools.get(name).map(|e| &e.tool).filter(|t| t.audience.as_str() == audience)
+    }
+
+    /// The registered tool of that name, wherever it lives.
+    #[must_use]
+    pub fn tool_anywhere(&self, name: &str) -> Option<&Tool> {
+        self.catalog.tools.get(name).map(|e| &e.tool)
+    }
+
+    /// All registered tools, in no particular order.
+    pub fn tools(&self) -> impl Iterator<Item = &Tool> {
+        self.catalog.tools.values().map(|e| &e.tool)
+    }
+
+    /// Whether the tenant exists in this org.
+    #[must_use]
+    pub fn has_tenant(&self, tenant: &str) -> bool {
+        self.tenants.contains_key(tenant)
+    }
+
+    /// Whether the tenant exists and its rules are in the set.
+    #[must_use]
+    pub fn is_loaded(&self, tenant: &str) -> bool {
+        self.tenants.get(tenant).is_some_and(Option::is_some)
+    }
+
+    /// The number of rules in the set.
+    #[must_use]
+    pub fn rule_count(&self) -> usize {
+        self.org_rules.len()
+            + self.guardrails.len()
+            + self.tenants.values().flatten().map(|i| i.len()).sum::<usize>()
+    }
+
+    /// Bytes that the compiled rules take on the heap (tools not counted).
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        let tenants: usize = self
+            .tenants
+            .iter()
+            .map(|(name, i)| name.len() + i.as_ref().map_or(0, |i| i.heap_bytes() + size_of::<Index>()))
+            .sum();
+        self.org_rules.heap_bytes() + self.guardrails.heap_bytes() + tenants
+    }
+}
+
+/// One tenant's compiled rules. Cheap to clone.
+#[derive(Clone)]
+pub struct TenantRules(pub(crate) Arc<Index>);
+
+impl Catalog {
+    fn compile(policy: &OrgPolicy) -> Result<Self, CompileError> {
+        let mut defaults: Map<Option<Permission>> = Map::default();
+        for category in &policy.categories {
+            if defaults.insert(category.name.as_str().into(), category.default_permission).is_some() {
+                return Err(CompileError::DuplicateName { what: "category", name: category.name.clone() });
+            }
+        }
+        let mut tools = Map::default();
+        for tool in &policy.tools {
+            check_tool(tool)?;
+            let category_default = match &tool.category {
+                None => None,
+                Some(category) => *defaults.get(category.as_str()).ok_or_else(|| {
+                    CompileError::UnknownCategory { tool: tool.name.clone(), category: category.clone() }
+                })?,
+            };
+            let entry = ToolEntry {
+                fallback: fallback(tool, category_default),
+                stopped: policy.kill_switches.iter().any(|k| *k == KillSwitch::Tool(tool.name.clone())),
+                tool: tool.clone(),
+            };
+            if tools.insert(tool.name.as_str().into(), entry).is_some() {
+                return Err(CompileError::DuplicateName { what: "tool", name: tool.name.clone() });
+            }
+        }
+        Ok(Self {
+            tools,
+            categories: policy.categories.clone(),
+            unregistered: policy.unregistered,
+            any_stop: !policy.kill_switches.is_empty(),
+            kill_switches: policy.kill_switches.clone(),
+        })
+    }
+}
+
+/// Levels 9 to 12.
+fn fallback(tool: &Tool, category_default: Option<Permission>) -> (Permission, Level) {
+    if let Some(permission) = tool.default_permission {
+        return (permission, Level::ToolDefault);
+    }
+    if let Some(permission) = category_default {
+        return (permission, Level::CategoryDefault);
+    }
+    if tool.approved { (Permission::Allowed, Level::ToolApproved) } else { FAIL_SAFE }
+}
+
+/// Level 12.
+pub(crate) const FAIL_SAFE: (Permission, Level) = (Permission::RequiresApproval, Level::FailSafe);
+
+/// An approval lives between one minute and a week.
+pub const APPROVAL_TIMEOUT_S: std::ops::RangeInclusive<u32> = 60..=7 * 24 * 3600;
+
+fn check_tool(tool: &Tool) -> Result<(), CompileError> {
+    let problem = if tool.approval.levels.is_some_and(|l| !(1..=2).contains(&l)) {
+        "approval.levels is 1 or 2"
+    } else if tool.approval.timeout_s.is_some_and(|t| !APPROVAL_TIMEOUT_S.contains(&t)) {
+        "approval.timeout_s is between 60 (a minute) and 604800 (seven days)"
+    } else {
+        return Ok(());
+    };
+    Err(CompileError::BadTool { tool: tool.name.clone(), problem: problem.to_owned() })
+}
+
+fn check_guardrails(rules: &[Rule]) -> Result<(), CompileError> {
+    match rules.iter().find(|r| r.guardrail && r.permission.otherwise() != Permission::Disabled) {
+        Some(rule) => {
+            Err(CompileError::LooseGuardrail { rule: shown(rule), permission: rule.permission.otherwise() })
+        }
+        None => Ok(()),
+    }
+}
+
+fn compile_index(rules: &[&Rule]) -> Result<Index, CompileError> {
+    Index::compile(rules.iter().copied()).map_err(CompileError::from)
+}
+
+impl From<crate::index::Duplicate> for CompileError {
+    fn from(d: crate::index::Duplicate) -> Self {
+        Self::DuplicateRule { first: d.first, second: d.second }
+    }
+}
+
+fn wrong_scope(rule: &Rule, expected: &str) -> CompileError {
+    let found = rule.tenant.as_ref().map_or_else(|| "the org".to_owned(), |t| format!("tenant `{t}`"));
+    CompileError::WrongScope { rule: shown(rule), found, expected: expected.to_owned() }
+}
+
+/// How an error names a rule: by id, else by its selector.
+pub(crate) fn shown(rule: &Rule) -> String {
+    if let Some(id) = &rule.id {
+        return id.as_str().to_owned();
+    }
+    let part = |what: &str, name: &Option<Name>| name.as_ref().map(|n| format!("{what}={n}"));
+    let parts: Vec<String> = [
+        part("tenant", &rule.tenant),
+        part("resource", &rule.resource),
+        part("tool", &rule.tool),
+        part("method", &rule.method),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if parts.is_empty() { "(everything)".to_owned() } else { parts.join(" ") }
+}
+
+/// The risk that a tool which nobody registered counts as.
+pub(crate) const UNREGISTERED_RISK: RiskLevel = RiskLevel::Critical;

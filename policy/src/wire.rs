@@ -1,0 +1,526 @@
+//! What travels between proxy, backend and edge worker. One definition for both ends.
+
+use std::fmt;
+
+use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::audit::{Chained, Head};
+use crate::canonical::{base64url, unbase64url};
+use crate::fingerprint::Fingerprint;
+use crate::id::Name;
+use crate::rule::Rule;
+use crate::ruleset::OrgPolicy;
+use crate::timestamp::UnixMs;
+
+/// A text with an Ed25519 signature (RFC 8032) over its purpose and itself. What is parsed is exactly
+/// what was signed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signed {
+    /// JSON text.
+    pub payload: String,
+    /// Which key signed it.
+    pub kid: String,
+    /// Base64url.
+    pub signature: String,
+}
+
+/// What a signature is for: a signature for one purpose is worth nothing for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// [`Bundle`]
+    Bundle,
+    /// [`StillCurrent`]
+    StillCurrent,
+    /// [`Head`] of a proxy's chain.
+    Head,
+}
+
+impl Purpose {
+    const fn context(self) -> &'static str {
+        match self {
+            Self::Bundle => "oakallow/bundle/v1",
+            Self::StillCurrent => "oakallow/still-current/v1",
+            Self::Head => "oakallow/head/v1",
+        }
+    }
+
+    fn bytes(self, payload: &str) -> Vec<u8> {
+        [self.context().as_bytes(), b"\n", payload.as_bytes()].concat()
+    }
+}
+
+/// Why a signed text is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum SignedError {
+    #[error("signed by the unknown key `{0}`")]
+    UnknownKey(String),
+    #[error("the signature does not fit")]
+    Signature,
+    #[error("signed, but not understood: {0}")]
+    Payload(String),
+}
+
+impl Signed {
+    /// Signs a value.
+    pub fn seal<T: Serialize>(
+        purpose: Purpose,
+        value: &T,
+        kid: &str,
+        key: &SigningKey,
+    ) -> Result<Self, serde_json::Error> {
+        let payload = serde_json::to_string(value)?;
+        let signature = key.sign(&purpose.bytes(&payload));
+        Ok(Self { payload, kid: kid.to_owned(), signature: base64url(&signature.to_bytes()) })
+    }
+
+    /// Checks the signature, then reads the value.
+    pub fn open<T: for<'de> Deserialize<'de>>(
+        &self,
+        purpose: Purpose,
+        key: &PublicKey,
+    ) -> Result<T, SignedError> {
+        if self.kid != key.kid {
+            return Err(SignedError::UnknownKey(self.kid.clone()));
+        }
+        let bytes: [u8; 64] =
+            unbase64url(&self.signature).and_then(|b| b.try_into().ok()).ok_or(SignedError::Signature)?;
+        let verifying = key.verifying().ok_or(SignedError::Signature)?;
+        verifying
+            .verify_strict(&purpose.bytes(&self.payload), &Signature::from_bytes(&bytes))
+            .map_err(|_| SignedError::Signature)?;
+        serde_json::from_str(&self.payload).map_err(|e| SignedError::Payload(e.to_string()))
+    }
+}
+
+/// An Ed25519 public key with its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublicKey {
+    /// Its name.
+    pub kid: String,
+    /// 32 bytes, base64url.
+    pub public_key: String,
+}
+
+impl PublicKey {
+    /// Of a signing key.
+    #[must_use]
+    pub fn of(kid: &str, key: &SigningKey) -> Self {
+        Self { kid: kid.to_owned(), public_key: base64url(key.verifying_key().as_bytes()) }
+    }
+
+    fn verifying(&self) -> Option<VerifyingKey> {
+        let bytes: [u8; 32] = unbase64url(&self.public_key)?.try_into().ok()?;
+        VerifyingKey::from_bytes(&bytes).ok()
+    }
+}
+
+/// A secret that travels once. Debug prints nothing of it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    #[must_use]
+    pub fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
+    /// The secret itself, for the one place that needs it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.0);
+    }
+}
+
+/// `POST /v1/proxies/enroll`: a proxy's first request, with its one-time join token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Enroll {
+    /// `oak_join_…`, good for one enrolment.
+    pub join_token: Secret,
+    /// What people call it (host or pod name).
+    pub name: Name,
+    /// The key that signs its heads: Ed25519, base64url.
+    pub public_key: String,
+    /// Its software version.
+    pub version: String,
+}
+
+/// The answer to [`Enroll`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Enrolled {
+    /// `prx_…`
+    pub proxy_id: String,
+    /// `oak_prox_…`
+    pub proxy_key: Secret,
+    /// The org it belongs to.
+    pub org: Name,
+    /// The audiences that it may serve.
+    pub audiences: Vec<Name>,
+    /// The tenants that it may serve; all when `None`.
+    pub tenants: Option<Vec<Name>>,
+    /// Pinned: bundles are accepted from this key only.
+    pub bundle_key: PublicKey,
+}
+
+/// What a credential may name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", content = "tenants", rename_all = "snake_case")]
+pub enum Tenancy {
+    /// One tenant, implied.
+    One(Name),
+    /// A request picks one of these.
+    Some(Vec<Name>),
+    /// Any tenant of the org, or none.
+    Org,
+}
+
+/// Why a tenant may not be named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum TenancyError {
+    #[error("this credential does not reach the tenant that the request names")]
+    Foreign,
+    #[error("this credential reaches several tenants: name one with X-Tenant-Id")]
+    Missing,
+}
+
+impl Tenancy {
+    /// The tenant of a request that names `wanted`. It selects among what the credential has, and
+    /// never adds to it.
+    pub fn select<'a>(&'a self, wanted: Option<&'a Name>) -> Result<Option<&'a Name>, TenancyError> {
+        match (self, wanted) {
+            (Self::One(own), None) => Ok(Some(own)),
+            (Self::One(own), Some(named)) if own == named => Ok(Some(own)),
+            (Self::One(_), Some(_)) => Err(TenancyError::Foreign),
+            (Self::Some(_), None) => Err(TenancyError::Missing),
+            (Self::Some(own), Some(named)) => {
+                own.iter().find(|t| *t == named).map(Some).ok_or(TenancyError::Foreign)
+            }
+            (Self::Org, wanted) => Ok(wanted),
+        }
+    }
+}
+
+/// What a proxy knows about a credential: never the key, only its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRecord {
+    /// SHA-256 of the key, hex.
+    pub sha256: String,
+    /// `key_…`
+    pub key_id: String,
+    /// The principal that calls under this key: its agent, else the key itself.
+    pub principal: Name,
+    /// What it may name.
+    pub tenancy: Tenancy,
+    /// When it ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<UnixMs>,
+}
+
+/// A token key of an audience that the proxy serves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AudienceKey {
+    /// The audience.
+    pub audience: Name,
+    /// `<epoch>.<audience>`
+    pub kid: String,
+    /// 32 bytes, base64url.
+    pub key: Secret,
+    /// Sign with this one; others only verify.
+    pub current: bool,
+}
+
+/// `GET /v1/proxies/{id}/bundle`: the org's policy and what goes with it, signed ([`Signed`]).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bundle {
+    /// The org.
+    pub org: Name,
+    /// Grows with every change of anything in the org; never goes back.
+    pub version: u64,
+    /// When it was signed.
+    pub issued_at: UnixMs,
+    /// Whose bundle it is: the whole, or one tenant's rules.
+    pub scope: BundleScope,
+}
+
+/// The content of a [`Bundle`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum BundleScope {
+    /// Everything but the tenants' rules.
+    Org {
+        /// The policy.
+        policy: OrgPolicy,
+        /// Credentials that may call through this proxy.
+        keys: Vec<KeyRecord>,
+        /// Token keys of this proxy's audiences.
+        audience_keys: Vec<AudienceKey>,
+    },
+    /// The rules of one tenant (`?tenant=`).
+    Tenant {
+        /// The tenant.
+        tenant: Name,
+        /// Its rules.
+        rules: Vec<Rule>,
+    },
+}
+
+/// "This version is still current", signed every 20 s: the age of a policy counts from it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StillCurrent {
+    /// The org.
+    pub org: Name,
+    /// The newest version.
+    pub version: u64,
+    /// When the backend said so.
+    pub at: UnixMs,
+}
+
+/// One message of `GET /v1/proxies/{id}/events` (server-sent events; `event:` is the tag, `id:` the
+/// place to resume from).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", content = "data", rename_all = "snake_case")]
+pub enum FeedEvent {
+    /// Something changed: fetch what is named.
+    Version {
+        /// The new version.
+        version: u64,
+        /// The tenant whose rules changed; `None`: the org's bundle.
+        tenant: Option<Name>,
+    },
+    /// A [`StillCurrent`].
+    Current(Signed),
+    /// An approval changed its state.
+    Approval(ApprovalState),
+}
+
+/// The states of an approval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[expect(missing_docs, reason = "named by the product")]
+pub enum ApprovalStatus {
+    Pending,
+    Approved,
+    Denied,
+    Expired,
+    Cancelled,
+    Consumed,
+}
+
+impl ApprovalStatus {
+    /// The stable name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Denied => "denied",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Consumed => "consumed",
+        }
+    }
+
+    /// The status of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Pending, Self::Approved, Self::Denied, Self::Expired, Self::Cancelled, Self::Consumed]
+            .into_iter()
+            .find(|s| s.as_str() == name)
+    }
+}
+
+/// What a proxy needs to know of an approval.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalState {
+    /// `apr_…`
+    pub id: String,
+    /// `REF-…`
+    pub reference: String,
+    /// Its state.
+    pub status: ApprovalStatus,
+    /// When it expires if nobody decides, or by when an approved one must be consumed.
+    pub expires_at: UnixMs,
+    /// What the approver wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// `POST /v1/approvals` by a proxy: create an approval for this call, or join the open one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalRequest {
+    /// Tool.
+    pub tool_name: Name,
+    /// Tenant.
+    #[serde(default)]
+    pub tenant_id: Option<Name>,
+    /// Resource.
+    #[serde(default)]
+    pub resource_id: Option<Name>,
+    /// Method.
+    #[serde(default)]
+    pub method: Option<Name>,
+    /// Exact arguments: shown to approvers, stored encrypted, never in the audit log.
+    #[serde(default)]
+    pub parameters: Value,
+    /// What the agent says it is for.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// From a proxy: what only it can know. Refused from anyone else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<ProxyContext>,
+}
+
+/// The part of an [`ApprovalRequest`] that only a proxy may set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyContext {
+    /// Who calls.
+    pub principal: Name,
+    /// The proxy's route.
+    pub route: Name,
+    /// The tool server.
+    pub audience: Name,
+    /// The call's fingerprint.
+    pub fingerprint: Fingerprint,
+    /// SHA-256 of the tool's definition, hex; `None` when it is not registered.
+    pub definition_hash: Option<String>,
+    /// The client's `Idempotency-Key`, if it sent one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// The life of the call that asks.
+    pub txn: String,
+    /// Gate or level of the decision.
+    pub resolved_from: String,
+    /// Version of the policy that decided.
+    pub policy_version: u64,
+}
+
+/// The answer to [`ApprovalRequest`] (the REST answer has these fields and more).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalAnswer {
+    /// The approval: new, joined, or the remembered one.
+    #[serde(flatten)]
+    pub approval: ApprovalState,
+    /// It existed before.
+    pub joined: bool,
+    /// The same call ran a short while ago: it must not run again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub already_executed: Option<AlreadyExecuted>,
+}
+
+/// The same call ran already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlreadyExecuted {
+    /// The life of the call that ran.
+    pub execution: String,
+    /// When its approval was consumed.
+    pub time: UnixMs,
+    /// `success`, `failed`, `error`, `unknown`; `running` while no outcome has been recorded.
+    pub outcome: String,
+}
+
+/// `POST /v1/approvals/{id}/consume`. 200 with a [`crate::permit::Consumption`] once, then 409.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsumeRequest {
+    /// The life of the call that will run.
+    pub txn: String,
+    /// Its fingerprint; must be the approval's.
+    pub fingerprint: Fingerprint,
+}
+
+/// `POST /v1/proxies/{id}/approvals`: what became of these? Asked once after each reconnect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalStatesRequest {
+    /// `apr_…`, at most 1,000.
+    pub ids: Vec<String>,
+}
+
+/// The answer: the states of those that exist and belong to the proxy's org.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalStates {
+    /// In no particular order.
+    pub approvals: Vec<ApprovalState>,
+}
+
+/// `POST /v1/proxies/{id}/audit`: events in order, with a signed head.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditBatch {
+    /// Consecutive events of the proxy's chain; may begin with ones that were sent before.
+    pub events: Vec<Chained>,
+    /// [`Head`] after the last of them, signed with the proxy's key under [`Purpose::Head`].
+    pub head: Signed,
+}
+
+/// The answer to [`AuditBatch`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditAck {
+    /// Everything up to here is stored: the proxy may forget it.
+    pub acknowledged_seq: u64,
+}
+
+/// `POST /v1/proxies/{id}/heartbeat`, every 20 s.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    /// Software version.
+    pub version: String,
+    /// Policy version in force.
+    pub policy_version: u64,
+    /// Events not yet acknowledged.
+    pub spool_depth: u64,
+    /// Head of the chain.
+    pub head: Head,
+    /// Calls that wait for a person.
+    pub held_calls: u64,
+}
+
+/// An error answer (RFC 9457), the same from backend, proxy and edge worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `about:blank`, or a page that explains it.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Short, the same for every occurrence.
+    pub title: String,
+    /// HTTP status.
+    pub status: u16,
+    /// Stable, for programs.
+    pub code: String,
+    /// What went wrong here, and what to do.
+    pub detail: String,
+    /// Further members.
+    #[serde(flatten)]
+    pub more: serde_json::Map<String, Value>,
+}
+
+/// The media type of a [`Problem`].
+pub const PROBLEM_JSON: &str = "application/problem+json";
