@@ -1,2 +1,66 @@
-//! placeholder
-fn main() {}
+//! `oakallow`: the command line.
+//!
+//! Reading order: [`Command`] lists what there is; each command is a module of the same name. Commands
+//! write what they are asked for to standard output, and logs to standard error.
+
+mod check;
+mod demo_tools;
+mod explain;
+mod logs;
+mod run;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Govern, approve and audit the tool calls of AI agents.
+#[derive(Parser)]
+#[command(name = "oakallow", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    after_help = "Start here:  oakallow dev\nLogs:        RUST_LOG=info (or debug, or oakallow_proxy=debug,…)"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the demo tool server alone
+    DemoTools(run::DemoToolsArgs),
+    /// Check proxy configurations and policy documents
+    Check(check::Args),
+    /// Show how a call is decided by a policy document, level by level
+    Explain(explain::Args),
+}
+
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    /// All is well.
+    Ok,
+    /// It ran, and what it looked at is not in order.
+    Findings,
+}
+
+fn main() -> ExitCode {
+    // Two providers are linked; whoever uses TLS first must not have to choose.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match dispatch(Cli::parse().command) {
+        Ok(Done::Ok) => ExitCode::SUCCESS,
+        Ok(Done::Findings) => ExitCode::FAILURE,
+        Err(e) => {
+            let _ = writeln!(io::stderr(), "error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<Done> {
+    match command {
+        Command::DemoTools(args) => run::demo_tools(args),
+        Command::Check(args) => check::run(&args, &mut io::stdout()),
+        Command::Explain(args) => explain::run(&args, &mut io::stdout()),
+    }
+}
