@@ -1,1 +1,185 @@
-//! placeholder
+//! The control plane: keys and configuration, decisions, approvals, execution tokens, the audit log, the
+//! protocol that proxies speak, and the pages that people use.
+//!
+//! In scope: everything that needs the org's whole truth. Out of scope: the path of a tool call itself;
+//! that is the proxy's, which goes on deciding when this is away.
+//!
+//! A request goes `http` (id, limits, headers) → `auth` (who) → `extract` (what) → `routes/<noun>`
+//! (decide and answer) → `store/<noun>` (SQL). A change is one [`store::Write`]: rows, audit event, new
+//! policy version and feed line are committed together, then announced.
+
+mod auth;
+mod bootstrap;
+mod clock;
+mod config;
+mod decide;
+mod error;
+mod extract;
+mod feed;
+mod http;
+mod keys;
+mod metrics;
+mod record;
+mod routes;
+mod state;
+mod store;
+mod vault;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+pub use bootstrap::{Bootstrap, BootstrapError};
+pub use clock::Clock;
+pub use config::Config;
+
+use clock::Random;
+use state::App;
+
+/// Every route, on one screen.
+fn router(app: Arc<App>) -> Router {
+    use routes::health;
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
+        .fallback(http::not_found)
+        .method_not_allowed_fallback(http::wrong_method)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), http::around))
+        .with_state(app)
+}
+
+/// Work that goes on beside the requests, until the backend stops.
+fn background(app: &Arc<App>) -> JoinSet<()> {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(every(Arc::clone(app), Duration::from_secs(60), |app| async move {
+        keys::flush_usage(&app).await
+    }));
+    tasks.spawn(every(Arc::clone(app), Duration::from_secs(3600), |app| async move {
+        let mut write = app.write().await?;
+        store::feed::trim(&mut write, app.now().saturating_sub(FEED_KEPT_MS)).await?;
+        write.commit().await
+    }));
+    tasks
+}
+
+/// A proxy that was away for longer starts over from the bundle.
+const FEED_KEPT_MS: u64 = 24 * 3600 * 1000;
+
+/// Repeats a piece of work until the backend stops. A failure is logged; the next turn tries again.
+async fn every<F, E>(app: Arc<App>, period: Duration, work: impl Fn(Arc<App>) -> F)
+where
+    F: Future<Output = Result<(), E>>,
+    E: std::fmt::Display,
+{
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(period) => {}
+            () = app.stopped() => return,
+        }
+        if let Err(error) = work(Arc::clone(&app)).await {
+            tracing::error!(%error, "background work failed");
+        }
+    }
+}
+
+/// Why a backend does not start.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum StartError {
+    #[error("the data directory: {0}")]
+    DataDir(std::io::Error),
+    #[error("cannot listen on {at}: {cause}")]
+    Listen { at: SocketAddr, cause: std::io::Error },
+    #[error("the database: {0}")]
+    Store(String),
+    #[error("the vault: {0}")]
+    Vault(String),
+    #[error("the metrics: {0}")]
+    Metrics(String),
+}
+
+/// A backend that serves. Dropping it aborts it; [`Running::shutdown`] ends it in good order.
+pub struct Running {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    app: Arc<App>,
+    server: JoinHandle<std::io::Result<()>>,
+    tasks: JoinSet<()>,
+}
+
+/// Starts a backend; it serves when this returns.
+pub async fn start(config: Config) -> Result<Running, StartError> {
+    make_private_dir(&config.data_dir).map_err(StartError::DataDir)?;
+    let listen = config.listen;
+    let at = |cause| StartError::Listen { at: listen, cause };
+    let listener = TcpListener::bind(listen).await.map_err(at)?;
+    let addr = listener.local_addr().map_err(at)?;
+    let db = store::Db::open(&config.data_dir).await.map_err(|e| StartError::Store(e.to_string()))?;
+    let vault =
+        vault::Vault::open(&config.data_dir, Random).map_err(|e| StartError::Vault(e.to_string()))?;
+    let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://localhost:{}", addr.port()));
+    let app = Arc::new(App {
+        public_url: public_url.trim_end_matches('/').to_owned(),
+        clock: config.clock.clone(),
+        config,
+        db,
+        random: Random,
+        feed: feed::Feed::new(),
+        vault,
+        rulesets: decide::Rulesets::new(),
+        usage: keys::Usage::default(),
+        metrics: metrics::Metrics::new().map_err(|e| StartError::Metrics(e.to_string()))?,
+        stopping: watch::Sender::new(false),
+    });
+    let tasks = background(&app);
+    let server = tokio::spawn(serve(listener, Arc::clone(&app)));
+    Ok(Running { addr, app, server, tasks })
+}
+
+async fn serve(listener: TcpListener, app: Arc<App>) -> std::io::Result<()> {
+    let stop = Arc::clone(&app);
+    axum::serve(listener, router(app)).with_graceful_shutdown(async move { stop.stopped().await }).await
+}
+
+impl Running {
+    /// Stops taking requests, ends streams and long polls, lets the rest finish within
+    /// [`Config::shutdown_grace`], and closes the database.
+    pub async fn shutdown(mut self) {
+        self.app.stopping.send_replace(true);
+        if tokio::time::timeout(self.app.config.shutdown_grace, &mut self.server).await.is_err() {
+            tracing::warn!("requests were cut off by the shutdown");
+            self.server.abort();
+        }
+        while self.tasks.join_next().await.is_some() {}
+        if let Err(error) = keys::flush_usage(&self.app).await {
+            tracing::error!(%error, "the last use of keys was not written");
+        }
+        self.app.db.close().await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// Creates the data directory for its owner only, and makes sure that what is there is private too: the
+/// database's files inherit nothing else.
+fn make_private_dir(path: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}

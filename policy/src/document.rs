@@ -163,8 +163,10 @@ fn remedy(error: &CompileError) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// The expected word nearest to the one that was written.
-fn hint(message: &str) -> Option<String> {
+/// The expected word nearest to the one that was written, for a message of serde's about an unknown field
+/// or variant.
+#[must_use]
+pub fn hint(message: &str) -> Option<String> {
     let mut quoted = message.split('`').skip(1).step_by(2);
     if !message.contains("unknown field") && !message.contains("unknown variant") {
         return None;

@@ -1,0 +1,102 @@
+//! What happens to every request, whichever route it takes: an id, a time limit, a caught panic, one
+//! log line, one measurement, safe headers.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::FutureExt as _;
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
+};
+use http::{HeaderValue, StatusCode};
+use oakallow_policy::id::Kind;
+
+use crate::error::{ApiError, REQUEST_ID};
+use crate::state::App;
+
+const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The outermost layer.
+pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let id = app.random.id(Kind::Txn, app.now()).replacen("txn_", "req_", 1);
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let method = known_method(&request);
+    let began = Instant::now();
+    let mut response = REQUEST_ID.scope(id.clone(), guarded(&app, request, next)).await;
+    let status = response.status();
+    let took = began.elapsed();
+    app.metrics.answered(&route, method, status.as_u16(), took);
+    tracing::info!(
+        request_id = id,
+        method,
+        route,
+        status = status.as_u16(),
+        duration_ms = took.as_millis(),
+        "request"
+    );
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID_HEADER, id);
+    }
+    for (name, value) in SAFE_HEADERS {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// What a response has unless its handler says otherwise: nothing is cached, sniffed, framed or run.
+const SAFE_HEADERS: [(HeaderName, &str); 5] = [
+    (CACHE_CONTROL, "no-store"),
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "DENY"),
+    (REFERRER_POLICY, "no-referrer"),
+    (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+];
+
+async fn guarded(app: &App, request: Request, next: Next) -> Response {
+    let answer = AssertUnwindSafe(next.run(request)).catch_unwind();
+    match tokio::time::timeout(app.config.request_timeout, answer).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(panic)) => {
+            let what = panic
+                .downcast_ref::<&str>()
+                .map(|s| (*s).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_default();
+            ApiError::internal(&format!("panic: {what}")).into_response()
+        }
+        Err(_) => ApiError::unavailable("The request took too long.").into_response(),
+    }
+}
+
+/// A closed list, because it becomes a label.
+fn known_method(request: &Request) -> &'static str {
+    match request.method().as_str() {
+        "GET" => "GET",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "HEAD" => "HEAD",
+        _ => "other",
+    }
+}
+
+/// No such route.
+pub(crate) async fn not_found() -> ApiError {
+    ApiError::new(StatusCode::NOT_FOUND, "unknown_route", "There is no such endpoint; all begin with /v1/.")
+}
+
+/// The route exists, not for this method.
+pub(crate) async fn wrong_method() -> ApiError {
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        "This endpoint does not take this method; the Allow header names those that it takes.",
+    )
+}

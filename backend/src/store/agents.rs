@@ -1,0 +1,96 @@
+//! Agents: who calls, and which person answers for it.
+
+use oakallow_policy::id::Name;
+use oakallow_policy::timestamp::UnixMs;
+use sqlx::{FromRow, SqliteConnection};
+
+use super::{StoreError, signed, unsigned};
+
+/// An agent.
+#[derive(Debug, Clone)]
+pub(crate) struct Agent {
+    pub(crate) id: Name,
+    pub(crate) name: String,
+    /// E-mail of the person who answers for it, and who may not approve its calls.
+    pub(crate) owner: String,
+    pub(crate) created_at: UnixMs,
+}
+
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    name: String,
+    owner: String,
+    created_at: i64,
+}
+
+impl TryFrom<Row> for Agent {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: super::name("agents", "id", &row.id)?,
+            name: row.name,
+            owner: row.owner,
+            created_at: unsigned(row.created_at),
+        })
+    }
+}
+
+pub(crate) async fn insert(db: &mut SqliteConnection, org: &Name, agent: &Agent) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO agents (org, id, name, owner, created_at) VALUES (?, ?, ?, ?, ?)")
+        .bind(org.as_str())
+        .bind(agent.id.as_str())
+        .bind(&agent.name)
+        .bind(&agent.owner)
+        .bind(signed(agent.created_at))
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+pub(crate) async fn by_id(
+    db: &mut SqliteConnection,
+    org: &Name,
+    id: &Name,
+) -> Result<Option<Agent>, StoreError> {
+    let row: Option<Row> =
+        sqlx::query_as("SELECT id, name, owner, created_at FROM agents WHERE org = ? AND id = ?")
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .fetch_optional(db)
+            .await?;
+    row.map(Agent::try_from).transpose()
+}
+
+pub(crate) async fn list(
+    db: &mut SqliteConnection,
+    org: &Name,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<Agent>, StoreError> {
+    let rows: Vec<Row> = sqlx::query_as(
+        "SELECT id, name, owner, created_at FROM agents WHERE org = ? AND id > ? ORDER BY id LIMIT ?",
+    )
+    .bind(org.as_str())
+    .bind(after)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.into_iter().map(Agent::try_from).collect()
+}
+
+/// The ids of an agent's keys that are not revoked.
+pub(crate) async fn live_keys(
+    db: &mut SqliteConnection,
+    org: &Name,
+    id: &Name,
+) -> Result<Vec<String>, StoreError> {
+    Ok(sqlx::query_scalar(
+        "SELECT id FROM keys WHERE org = ? AND agent = ? AND revoked_at IS NULL ORDER BY id",
+    )
+    .bind(org.as_str())
+    .bind(id.as_str())
+    .fetch_all(db)
+    .await?)
+}

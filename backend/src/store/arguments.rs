@@ -1,0 +1,44 @@
+//! The exact arguments of approvals: sealed, apart from everything else, and gone some time after the
+//! final state.
+
+use oakallow_policy::timestamp::UnixMs;
+use sqlx::SqliteConnection;
+
+use super::{StoreError, signed};
+
+pub(crate) async fn insert(
+    conn: &mut SqliteConnection,
+    approval: &str,
+    sealed: &[u8],
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO approval_arguments (approval_id, sealed) VALUES (?, ?)")
+        .bind(approval)
+        .bind(sealed)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// `None`: deleted.
+pub(crate) async fn find(
+    conn: &mut SqliteConnection,
+    approval: &str,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let sealed = sqlx::query_scalar("SELECT sealed FROM approval_arguments WHERE approval_id = ?")
+        .bind(approval)
+        .fetch_optional(conn)
+        .await?;
+    Ok(sealed)
+}
+
+/// Deletes those whose approval reached its final state before `before`.
+pub(crate) async fn delete_closed(conn: &mut SqliteConnection, before: UnixMs) -> Result<u64, StoreError> {
+    let done = sqlx::query(
+        "DELETE FROM approval_arguments WHERE approval_id IN (SELECT a.id FROM approval_arguments g \
+         JOIN approvals a ON a.id = g.approval_id WHERE a.closed_ms IS NOT NULL AND a.closed_ms < ?)",
+    )
+    .bind(signed(before))
+    .execute(conn)
+    .await?;
+    Ok(done.rows_affected())
+}

@@ -1,0 +1,278 @@
+//! Audit events at rest: append, and read. The table itself refuses change and removal.
+
+use futures_util::TryStreamExt as _;
+use futures_util::stream::BoxStream;
+use oakallow_policy::audit::{Chained, Event, EventType, Head};
+use oakallow_policy::canonical;
+use oakallow_policy::timestamp::{self, UnixMs};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+
+use super::{StoreError, signed, unsigned};
+
+/// The chain of the backend's own events.
+pub(crate) const BACKEND: &str = "backend";
+
+/// Records an event of the backend at the end of the org's chain, inside the caller's transaction: what
+/// it tells of and the telling are stored together or not at all. The transaction must have been begun
+/// for writing (`BEGIN IMMEDIATE`).
+pub(crate) async fn record(
+    conn: &mut SqliteConnection,
+    org: &str,
+    now: UnixMs,
+    event: Event,
+) -> Result<(), StoreError> {
+    let head = head(conn, org, BACKEND).await?;
+    let (chained, bytes, head) = Chained::append(BACKEND, &head, event)?;
+    insert(conn, org, now, &Sealed { chained: &chained, bytes: &bytes, hash: &head.hash }).await
+}
+
+/// An event with its canonical bytes and their hash.
+#[derive(Debug)]
+pub(crate) struct Sealed<'a> {
+    /// The event in its place.
+    pub(crate) chained: &'a Chained,
+    /// Its canonical bytes.
+    pub(crate) bytes: &'a [u8],
+    /// Their SHA-256, hex.
+    pub(crate) hash: &'a str,
+}
+
+/// Stores an event that continues its chain (the caller has checked it), and moves the head.
+pub(crate) async fn insert(
+    conn: &mut SqliteConnection,
+    org: &str,
+    now: UnixMs,
+    sealed: &Sealed<'_>,
+) -> Result<(), StoreError> {
+    let Chained { source, seq, event, .. } = sealed.chained;
+    let data = &event.data;
+    let time = timestamp::parse_rfc3339(&event.time)
+        .ok_or_else(|| StoreError::corrupt("events", "time", &event.id, &"not an RFC 3339 time"))?;
+    sqlx::query(
+        "INSERT INTO events (org, source, seq, hash, event_id, type, time_ms, received_ms, txn, tenant, \
+         tool, principal, decision, approval, token_id, body) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    )
+    .bind(org)
+    .bind(source)
+    .bind(signed(*seq))
+    .bind(sealed.hash)
+    .bind(&event.id)
+    .bind(event.kind.as_str())
+    .bind(signed(time))
+    .bind(signed(now))
+    .bind(&event.txn)
+    .bind(&data.tenant)
+    .bind(&data.tool)
+    .bind(&data.principal)
+    .bind(data.decision.as_ref().map(|d| d.permission.as_str()))
+    .bind(data.approval.as_ref().map(|a| a.id.as_str()))
+    .bind(&data.token_id)
+    .bind(String::from_utf8_lossy(sealed.bytes).as_ref())
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query(
+        "INSERT INTO chain_heads (org, source, seq, hash) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT (org, source) DO UPDATE SET seq = ?3, hash = ?4",
+    )
+    .bind(org)
+    .bind(source)
+    .bind(signed(*seq))
+    .bind(sealed.hash)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Where a chain ends.
+pub(crate) async fn head(conn: &mut SqliteConnection, org: &str, source: &str) -> Result<Head, StoreError> {
+    let row = sqlx::query("SELECT seq, hash FROM chain_heads WHERE org = ? AND source = ?")
+        .bind(org)
+        .bind(source)
+        .fetch_optional(conn)
+        .await?;
+    row.map_or(Ok(Head::default()), |row| {
+        Ok(Head { seq: unsigned(row.try_get("seq")?), hash: row.try_get("hash")? })
+    })
+}
+
+/// The hash of one event of a chain.
+pub(crate) async fn hash_at(
+    conn: &mut SqliteConnection,
+    org: &str,
+    source: &str,
+    seq: u64,
+) -> Result<Option<String>, StoreError> {
+    sqlx::query_scalar("SELECT hash FROM events WHERE org = ? AND source = ? AND seq = ?")
+        .bind(org)
+        .bind(source)
+        .bind(signed(seq))
+        .fetch_optional(conn)
+        .await
+}
+
+/// Whether the org has an event of that id.
+pub(crate) async fn exists(conn: &mut SqliteConnection, org: &str, event_id: &str) -> Result<bool, StoreError> {
+    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE org = ? AND event_id = ?)")
+        .bind(org)
+        .bind(event_id)
+        .fetch_one(conn)
+        .await
+}
+
+/// What became of a call: the newest outcome recorded for its life. An observation (`call.*`, by a
+/// proxy) counts before a report (`execution.reported`).
+pub(crate) async fn outcome(
+    conn: &mut SqliteConnection,
+    org: &str,
+    txn: &str,
+) -> Result<Option<&'static str>, StoreError> {
+    let row = sqlx::query(
+        "SELECT type, json_extract(body, '$.data.execution.result') AS result FROM events \
+         WHERE org = ? AND txn = ? AND type IN \
+         ('call.completed', 'call.failed', 'call.unknown', 'call.not_forwarded', 'execution.reported') \
+         ORDER BY type = 'execution.reported', position DESC LIMIT 1",
+    )
+    .bind(org)
+    .bind(txn)
+    .fetch_optional(conn)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let reported: Option<String> = row.try_get("result")?;
+    Ok(match (row.try_get::<String, _>("type")?.as_str(), reported.as_deref()) {
+        ("call.completed", _) | ("execution.reported", Some("success")) => Some("success"),
+        ("call.failed", _) | ("execution.reported", Some("failed")) => Some("failed"),
+        ("call.not_forwarded", _) | ("execution.reported", Some("error")) => Some("error"),
+        _ => Some("unknown"),
+    })
+}
+
+/// What to look for; everything given must match.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Filter {
+    /// Not before.
+    pub(crate) from: Option<UnixMs>,
+    /// Before.
+    pub(crate) to: Option<UnixMs>,
+    /// Type of event.
+    pub(crate) kind: Option<EventType>,
+    /// Tenant.
+    pub(crate) tenant: Option<String>,
+    /// Tool.
+    pub(crate) tool: Option<String>,
+    /// Who called or acted.
+    pub(crate) principal: Option<String>,
+    /// Permission that was decided.
+    pub(crate) decision: Option<String>,
+    /// Approval.
+    pub(crate) approval: Option<String>,
+    /// Life of a call.
+    pub(crate) txn: Option<String>,
+    /// Occurs anywhere in the event.
+    pub(crate) text: Option<String>,
+    /// Older than this one (time, position).
+    pub(crate) before: Option<(UnixMs, i64)>,
+}
+
+/// An event as stored.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredEvent {
+    /// Order of arrival.
+    pub(crate) position: i64,
+    /// Its time, for the cursor.
+    pub(crate) time_ms: UnixMs,
+    /// Hash of the body, hex.
+    pub(crate) hash: String,
+    /// Canonical JSON.
+    pub(crate) body: String,
+}
+
+impl TryFrom<SqliteRow> for StoredEvent {
+    type Error = sqlx::Error;
+
+    fn try_from(row: SqliteRow) -> Result<Self, StoreError> {
+        Ok(Self {
+            position: row.try_get("position")?,
+            time_ms: unsigned(row.try_get("time_ms")?),
+            hash: row.try_get("hash")?,
+            body: row.try_get("body")?,
+        })
+    }
+}
+
+/// Newest first.
+pub(crate) async fn list(
+    conn: &mut SqliteConnection,
+    org: &str,
+    filter: &Filter,
+    limit: u32,
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let mut query = select(org, filter);
+    query.push(" ORDER BY time_ms DESC, position DESC LIMIT ").push_bind(limit);
+    query.build().try_map(StoredEvent::try_from).fetch_all(conn).await
+}
+
+/// All that match, oldest first, without holding them in memory.
+pub(crate) fn stream<'c>(
+    conn: &'c mut SqliteConnection,
+    query: &'c mut QueryBuilder<Sqlite>,
+) -> BoxStream<'c, Result<StoredEvent, StoreError>> {
+    let rows = query.build().fetch(conn);
+    Box::pin(rows.and_then(|row| std::future::ready(StoredEvent::try_from(row))))
+}
+
+/// The query of an export, in order of arrival.
+#[must_use]
+pub(crate) fn export(org: &str, filter: &Filter) -> QueryBuilder<Sqlite> {
+    let mut query = select(org, filter);
+    query.push(" ORDER BY position");
+    query
+}
+
+/// The query of a check: chain by chain, in order.
+#[must_use]
+pub(crate) fn chains(org: &str) -> QueryBuilder<Sqlite> {
+    let mut query = select(org, &Filter::default());
+    query.push(" ORDER BY source, seq");
+    query
+}
+
+fn select(org: &str, filter: &Filter) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("SELECT position, time_ms, hash, body FROM events WHERE org = ");
+    query.push_bind(org.to_owned());
+    if let Some(from) = filter.from {
+        query.push(" AND time_ms >= ").push_bind(signed(from));
+    }
+    if let Some(to) = filter.to {
+        query.push(" AND time_ms < ").push_bind(signed(to));
+    }
+    let kind = filter.kind.map(|k| k.as_str().to_owned());
+    for (column, value) in [
+        (" AND type = ", &kind),
+        (" AND tenant = ", &filter.tenant),
+        (" AND tool = ", &filter.tool),
+        (" AND principal = ", &filter.principal),
+        (" AND decision = ", &filter.decision),
+        (" AND approval = ", &filter.approval),
+        (" AND txn = ", &filter.txn),
+    ] {
+        if let Some(value) = value {
+            query.push(column).push_bind(value.clone());
+        }
+    }
+    if let Some(text) = &filter.text {
+        let literal = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
+        query.push(" AND body LIKE ").push_bind(format!("%{literal}%")).push(" ESCAPE '\\'");
+    }
+    if let Some((time, position)) = filter.before {
+        query.push(" AND (time_ms, position) < (").push_bind(signed(time));
+        query.push(", ").push_bind(position).push(")");
+    }
+    query
+}
+
+/// SHA-256 of an event's canonical bytes, in the form in which chains carry it.
+#[must_use]
+pub(crate) fn hash_of(bytes: &[u8]) -> String {
+    canonical::hex(&canonical::sha256(bytes))
+}

@@ -1,0 +1,62 @@
+//! The lines of the change feed.
+
+use oakallow_policy::id::Name;
+use oakallow_policy::timestamp::UnixMs;
+use sqlx::SqliteConnection;
+
+use super::{StoreError, signed};
+use crate::feed::{Change, FeedItem};
+
+pub(crate) async fn insert(
+    db: &mut SqliteConnection,
+    org: &Name,
+    change: Change,
+    at: UnixMs,
+) -> Result<FeedItem, StoreError> {
+    let text = serde_json::to_string(&change)?;
+    let seq: i64 = sqlx::query_scalar("INSERT INTO feed (org, change, at) VALUES (?, ?, ?) RETURNING seq")
+        .bind(org.as_str())
+        .bind(text)
+        .bind(signed(at))
+        .fetch_one(db)
+        .await?;
+    Ok(FeedItem { seq, org: org.clone(), change })
+}
+
+/// What an org's feed says after `seq`, oldest first, at most `limit` lines.
+pub(crate) async fn after(
+    db: &mut SqliteConnection,
+    org: &Name,
+    seq: i64,
+    limit: u32,
+) -> Result<Vec<FeedItem>, StoreError> {
+    let rows: Vec<(i64, String)> =
+        sqlx::query_as("SELECT seq, change FROM feed WHERE org = ? AND seq > ? ORDER BY seq LIMIT ?")
+            .bind(org.as_str())
+            .bind(seq)
+            .bind(limit)
+            .fetch_all(db)
+            .await?;
+    rows.into_iter()
+        .map(|(seq, change)| {
+            let change = serde_json::from_str(&change)
+                .map_err(|e| StoreError::corrupt("feed", "change", &seq.to_string(), &e))?;
+            Ok(FeedItem { seq, org: org.clone(), change })
+        })
+        .collect()
+}
+
+/// The newest line of an org; 0 when there is none.
+pub(crate) async fn last_seq(db: &mut SqliteConnection, org: &Name) -> Result<i64, StoreError> {
+    Ok(sqlx::query_scalar("SELECT COALESCE(MAX(seq), 0) FROM feed WHERE org = ?")
+        .bind(org.as_str())
+        .fetch_one(db)
+        .await?)
+}
+
+/// Forgets lines older than `before`. Whoever resumes from further back is told the current version
+/// and reconciles.
+pub(crate) async fn trim(db: &mut SqliteConnection, before: UnixMs) -> Result<u64, StoreError> {
+    let done = sqlx::query("DELETE FROM feed WHERE at < ?").bind(signed(before)).execute(db).await?;
+    Ok(done.rows_affected())
+}

@@ -1,0 +1,241 @@
+//! The database. Each noun has a file of plain functions that take a connection or transaction.
+//!
+//! SQLite allows one writer at a time. Ours is a pool of one connection, so writers queue here, in
+//! order and without polling, instead of meeting `SQLITE_BUSY`; readers have their own pool and, with
+//! the write-ahead log, never wait for the writer. SQL is kept portable.
+
+pub(crate) mod agents;
+pub(crate) mod approvals;
+pub(crate) mod arguments;
+pub(crate) mod audit;
+pub(crate) mod categories;
+pub(crate) mod executions;
+pub(crate) mod feed;
+pub(crate) mod idempotency;
+pub(crate) mod keys;
+pub(crate) mod kill_switches;
+pub(crate) mod orgs;
+pub(crate) mod proxies;
+pub(crate) mod redemptions;
+pub(crate) mod rules;
+pub(crate) mod sessions;
+pub(crate) mod tenants;
+pub(crate) mod tools;
+pub(crate) mod users;
+
+use std::ops::{Deref, DerefMut};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oakallow_policy::id::Name;
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Sqlite, SqliteConnection, Transaction};
+
+use crate::feed::{Change, FeedItem};
+use crate::state::App;
+
+/// The name of the database file in the data directory.
+pub(crate) const FILE: &str = "oakallow.db";
+
+const READERS: u32 = 8;
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// Why the database did not do it.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("database: {0}")]
+    Db(sqlx::Error),
+    #[error("the database was busy for too long")]
+    Busy,
+    #[error("migration: {0}")]
+    Migrate(#[from] sqlx::migrate::MigrateError),
+    #[error("corrupt row `{row}` in `{table}.{column}`: {problem}")]
+    Corrupt { table: &'static str, column: &'static str, row: String, problem: String },
+    #[error("{0}")]
+    Encode(#[from] serde_json::Error),
+    #[error("{0}")]
+    Canonical(#[from] oakallow_policy::canonical::CanonicalError),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::PoolTimedOut => Self::Busy,
+            other => Self::Db(other),
+        }
+    }
+}
+
+impl StoreError {
+    /// A row that is not what we wrote.
+    pub(crate) fn corrupt(
+        table: &'static str,
+        column: &'static str,
+        row: &str,
+        problem: &dyn std::fmt::Display,
+    ) -> Self {
+        Self::Corrupt { table, column, row: row.to_owned(), problem: problem.to_string() }
+    }
+
+    /// A unique key refused the row: the caller turns it into a 409.
+    pub(crate) fn is_unique_violation(&self) -> bool {
+        matches!(self, Self::Db(sqlx::Error::Database(e)) if e.is_unique_violation())
+    }
+}
+
+/// Both pools.
+pub(crate) struct Db {
+    read: SqlitePool,
+    write: SqlitePool,
+}
+
+impl Db {
+    /// Opens or creates the database and brings its schema up to date.
+    pub(crate) async fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(data_dir.join(FILE))
+            .create_if_missing(true)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // FULL: what was acknowledged (an audit event, a consumed approval) survives power loss.
+            .synchronous(SqliteSynchronous::Full)
+            // Only another process (a backup, a second backend by mistake) can make us wait.
+            .busy_timeout(Duration::from_secs(5));
+        let write = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_with(options.clone())
+            .await?;
+        MIGRATIONS.run(&write).await?;
+        let read = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(Duration::from_secs(10))
+            .connect_with(options.pragma("query_only", "ON"))
+            .await?;
+        Ok(Self { read, write })
+    }
+
+    /// A connection that can only read.
+    pub(crate) async fn read(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
+        Ok(self.read.acquire().await?)
+    }
+
+    /// Reads of one moment.
+    pub(crate) async fn snapshot(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        Ok(self.read.begin().await?)
+    }
+
+    /// Makes sure that the database can be written.
+    pub(crate) async fn ready(&self) -> Result<(), StoreError> {
+        let mut tx = self.write.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query("UPDATE orgs SET id = id WHERE id = (SELECT MIN(id) FROM orgs)").execute(&mut *tx).await?;
+        tx.rollback().await?;
+        Ok(())
+    }
+
+    pub(crate) async fn close(&self) {
+        self.read.close().await;
+        self.write.close().await;
+    }
+}
+
+/// A unit of work: its transaction, and what to announce once it is committed. Dropping it undoes it.
+pub(crate) struct Write {
+    tx: Transaction<'static, Sqlite>,
+    announcements: Vec<FeedItem>,
+    app: Arc<App>,
+}
+
+impl Write {
+    pub(crate) async fn begin(app: Arc<App>) -> Result<Self, StoreError> {
+        let tx = app.db.write.begin_with("BEGIN IMMEDIATE").await?;
+        Ok(Self { tx, announcements: Vec::new(), app })
+    }
+
+    /// Makes a new policy version. `tenant`: only that tenant's rules changed.
+    pub(crate) async fn bump(&mut self, org: &Name, tenant: Option<&Name>) -> Result<u64, StoreError> {
+        let version = orgs::bump(&mut self.tx, org, tenant).await?;
+        self.announce(org, Change::Version { version, tenant: tenant.cloned() }).await?;
+        Ok(version)
+    }
+
+    /// Writes a line of the feed, and publishes it after the commit.
+    pub(crate) async fn announce(&mut self, org: &Name, change: Change) -> Result<(), StoreError> {
+        let at = self.app.now();
+        let item = feed::insert(&mut self.tx, org, change, at).await?;
+        self.announcements.push(item);
+        Ok(())
+    }
+
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        self.tx.commit().await?;
+        for item in self.announcements {
+            self.app.feed.publish(item);
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Write {
+    type Target = SqliteConnection;
+    fn deref(&self) -> &SqliteConnection {
+        &self.tx
+    }
+}
+
+impl DerefMut for Write {
+    fn deref_mut(&mut self) -> &mut SqliteConnection {
+        &mut self.tx
+    }
+}
+
+/// SQLite has no unsigned integers; ours (times, versions, counts) stay far below the limit.
+pub(crate) fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// The way back of [`signed`].
+pub(crate) fn unsigned(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+/// The stored name of a plain enum: the same as on the wire.
+pub(crate) fn to_text<T: serde::Serialize>(value: &T) -> Result<String, StoreError> {
+    match serde_json::to_value(value)? {
+        serde_json::Value::String(text) => Ok(text),
+        other => Ok(other.to_string()),
+    }
+}
+
+/// The way back of [`to_text`].
+pub(crate) fn from_text<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+}
+
+/// A stored name.
+pub(crate) fn name(table: &'static str, column: &'static str, text: &str) -> Result<Name, StoreError> {
+    Name::new(text).map_err(|e| StoreError::corrupt(table, column, text, &e))
+}
+
+/// A stored name that may be absent.
+pub(crate) fn opt_name(
+    table: &'static str,
+    column: &'static str,
+    text: Option<&str>,
+) -> Result<Option<Name>, StoreError> {
+    text.map(|text| name(table, column, text)).transpose()
+}
+
+/// A stored JSON text.
+pub(crate) fn json<T: serde::de::DeserializeOwned>(
+    table: &'static str,
+    column: &'static str,
+    text: &str,
+) -> Result<T, StoreError> {
+    serde_json::from_str(text).map_err(|e| StoreError::corrupt(table, column, text, &e))
+}
