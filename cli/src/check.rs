@@ -11,6 +11,7 @@ use oakallow_policy::document::Document;
 use serde_yaml::Value;
 
 use crate::Done;
+use crate::policy_test::Suite;
 
 /// `oakallow check`
 #[derive(clap::Args)]
@@ -28,6 +29,8 @@ pub(crate) struct Args {
 enum Kind {
     /// A policy document
     Policy,
+    /// A file of policy tests
+    PolicyTests,
 }
 
 /// Checks every file, and reports on all of them.
@@ -51,6 +54,7 @@ fn check(path: &Path, kind: Option<Kind>) -> Result<String, String> {
     let text = fs::read_to_string(path).map_err(|e| format!("{file}: cannot be read: {e}"))?;
     match kind.or_else(|| recognise(&text)) {
         Some(Kind::Policy) => policy(&file, &text),
+        Some(Kind::PolicyTests) => policy_tests(&file, &text),
         None => Err(format!(
             "{file}: not a policy document (top-level `org:`)\n  hint: say what it is with --kind"
         )),
@@ -62,6 +66,7 @@ fn check(path: &Path, kind: Option<Kind>) -> Result<String, String> {
 fn recognise(text: &str) -> Option<Kind> {
     match serde_yaml::from_str::<Value>(text) {
         Ok(value) if value.get("org").is_some() => Some(Kind::Policy),
+        Ok(value) if value.get("cases").is_some() => Some(Kind::PolicyTests),
         Ok(_) => None,
         Err(_) => Some(Kind::Policy),
     }
@@ -76,4 +81,9 @@ fn policy(file: &str, text: &str) -> Result<String, String> {
         document.policy.tools.len(),
         document.policy.tenants.len(),
     ))
+}
+
+fn policy_tests(file: &str, text: &str) -> Result<String, String> {
+    let suite = Suite::parse(file, text).map_err(|e| e.to_string())?;
+    Ok(format!("{} policy tests", suite.len()))
 }

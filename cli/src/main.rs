@@ -7,6 +7,8 @@ mod check;
 mod demo_tools;
 mod explain;
 mod logs;
+mod policy_file;
+mod policy_test;
 mod run;
 
 use std::io::{self, Write as _};
@@ -33,6 +35,8 @@ enum Command {
     Check(check::Args),
     /// Show how a call is decided by a policy document, level by level
     Explain(explain::Args),
+    /// Work with policy documents
+    Policy(policy_test::Args),
 }
 
 /// How a command ended that did not fail.
@@ -62,5 +66,6 @@ fn dispatch(command: Command) -> anyhow::Result<Done> {
         Command::DemoTools(args) => run::demo_tools(args),
         Command::Check(args) => check::run(&args, &mut io::stdout()),
         Command::Explain(args) => explain::run(&args, &mut io::stdout()),
+        Command::Policy(args) => policy_test::run(&args, &mut io::stdout()),
     }
 }

@@ -69,4 +69,17 @@ mod tests {
             assert!(!schema.is_valid(&json!({"surplus": 1})), "{} takes anything", tool.name);
         }
     }
+
+    #[test]
+    fn the_example_policy_registers_these_tools_as_they_are() {
+        let policy = include_str!("../../../config/policy.yaml");
+        let document = oakallow_policy::document::Document::parse("policy.yaml", policy).unwrap();
+        let registered = document.policy.tools;
+        assert_eq!(registered.len(), tools().len());
+        for (tool, registered) in tools().into_iter().zip(registered) {
+            assert_eq!(registered.name.as_str(), tool.name);
+            assert_eq!(registered.description, tool.description);
+            assert_eq!(registered.parameter_schema, Some(tool.schema));
+        }
+    }
 }

@@ -1,0 +1,114 @@
+//! Commands that read files: every example is accepted, and what is wrong is shown with its place.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn oakallow(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_oakallow")).args(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn config_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../config")
+}
+
+fn config(name: &str) -> String {
+    config_dir().join(name).display().to_string()
+}
+
+fn written(text: &str) -> (tempfile::TempDir, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("written.yaml");
+    fs::write(&file, text).unwrap();
+    (dir, file.display().to_string())
+}
+
+#[test]
+fn every_example_is_accepted() {
+    let files: Vec<PathBuf> =
+        fs::read_dir(config_dir()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() >= 2, "{files:?}");
+    for file in files {
+        let checked = oakallow(&["check", file.to_str().unwrap()]);
+        assert!(checked.status.success(), "{}", stdout(&checked));
+    }
+}
+
+#[test]
+fn the_examples_tests_pass() {
+    let tested = oakallow(&["policy", "test", &config("policy-tests.yaml")]);
+    assert!(tested.status.success(), "{}", stdout(&tested));
+    assert!(stdout(&tested).contains(" passed, 0 failed"), "{}", stdout(&tested));
+}
+
+#[test]
+fn a_policy_that_decides_otherwise_fails_its_tests() {
+    let policy = config("policy.yaml");
+    let (_dir, file) = written(&format!(
+        "policy: {policy}\ncases:\n  - name: wrong\n    call: {{tenant: acme, tool: restart_service}}\n    \
+         expect: {{permission: disabled}}\n"
+    ));
+    let tested = oakallow(&["policy", "test", &file]);
+    assert_eq!(tested.status.code(), Some(1));
+    let said = stdout(&tested);
+    assert!(said.contains("wrong") && said.contains("decided allowed from tenant_tool"), "{said}");
+}
+
+#[test]
+fn an_unknown_key_is_shown_with_its_place_and_a_hint() {
+    let (_dir, file) = written("org: demo\nrules:\n  - tool: x\n    permision: allowed\n");
+    let checked = oakallow(&["check", &file]);
+    assert_eq!(checked.status.code(), Some(1));
+    let said = stdout(&checked);
+    assert!(said.contains(&format!("{file}:4:5: ")) && said.contains("did you mean `permission`?"), "{said}");
+}
+
+#[test]
+fn one_bad_file_does_not_hide_the_others() {
+    let (_dir, bad) = written("org: demo\nrules: 7\n");
+    let checked = oakallow(&["check", &bad, &config("policy.yaml")]);
+    assert_eq!(checked.status.code(), Some(1));
+    let said = stdout(&checked);
+    assert!(said.contains(&format!("{bad}:2:8: ")) && said.contains("policy.yaml: ok"), "{said}");
+}
+
+#[test]
+fn a_file_of_no_known_kind_is_not_in_order() {
+    let (_dir, file) = written("hello: world\n");
+    assert_eq!(oakallow(&["check", &file]).status.code(), Some(1));
+}
+
+#[test]
+fn explain_shows_what_matched_and_what_it_overrode() {
+    let policy = config("policy.yaml");
+    let arguments = ["explain", "--policy", &policy, "--tool", "restart_service", "--tenant", "globex"];
+    let said = stdout(&oakallow(&arguments));
+    assert!(said.starts_with("requires_approval  (resolved_from: tenant_tool)\n"), "{said}");
+    let line = |name: &str| said.lines().find(|line| line.contains(name)).unwrap().to_owned();
+    assert!(line(" tenant_tool ").starts_with("=> 4") && line(" tenant_tool ").contains("globex-restarts"));
+    assert!(line(" org_tool ").contains("overridden"), "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("=>")).count(), 1, "{said}");
+}
+
+#[test]
+fn explain_speaks_json() {
+    let policy = config("policy.yaml");
+    let output = oakallow(&["explain", "--policy", &policy, "--tool", "drop_database", "--json"]);
+    let explained: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(explained["decision"]["permission"], "disabled");
+    assert_eq!(explained["decision"]["resolved_from"], "guardrail");
+    assert_eq!(explained["trace"].as_array().unwrap().len(), 23);
+}
+
+#[test]
+fn explain_of_an_unknown_tenant_names_those_that_exist() {
+    let policy = config("policy.yaml");
+    let output = oakallow(&["explain", "--policy", &policy, "--tool", "x", "--tenant", "nobody"]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("acme, globex"), "{said}");
+}
