@@ -113,6 +113,12 @@ event_types! {
     CategoryUpdated = "category.updated",
     /// A category was deleted.
     CategoryDeleted = "category.deleted",
+    /// An agent was created.
+    AgentCreated = "agent.created",
+    /// An agent was deleted, its keys revoked.
+    AgentDeleted = "agent.deleted",
+    /// The org's settings were changed.
+    SettingsUpdated = "settings.updated",
     /// A user was created.
     UserCreated = "user.created",
     /// A user was changed.
@@ -123,6 +129,8 @@ event_types! {
     SessionEnded = "session.ended",
     /// A proxy enrolled.
     ProxyEnrolled = "proxy.enrolled",
+    /// A proxy was removed, its key revoked.
+    ProxyRemoved = "proxy.removed",
     /// A proxy started.
     ProxyStarted = "proxy.started",
     /// A proxy stopped in good order.

@@ -1,19 +1,21 @@
-//! The rules of one scope (one tenant, or the org), indexed so that a look-up costs a hash probe.
+//! The rules of one scope (one tenant, or the org), indexed so that a look-up touches few cache lines.
 //!
-//! A rule is found under a hash of its level and the hashes of the names it selects by. A call's three
-//! names are hashed once; each level then costs one multiply and one probe, and only levels that have
-//! rules are probed at all. Names live in one arena per scope, so a rule is a few integers.
+//! Rules that name a tool stand together in that tool's block, the others in one block of their own; a
+//! directory finds a tool's block. Within a block each rule has a 32-bit tag, a hash of its level,
+//! resource and method, and the tags are sorted: a short block is scanned, a long one is searched. A
+//! call's names are hashed once. A tag only nominates; the names themselves decide.
+
+use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use std::hash::BuildHasher;
 
 use crate::call::Call;
 use crate::level::Level;
 use crate::rule::{Permission, Rule};
 
-/// No name: the rule does not select by this.
-const NONE: u32 = u32::MAX;
+/// Up to this many tags (two cache lines), scanning them all beats a binary search.
+const SCAN_MAX: usize = 32;
 
 /// The hashes of what a call can be selected by, computed once per call.
 #[derive(Clone, Copy)]
@@ -24,35 +26,31 @@ pub(crate) struct Hashes {
 }
 
 impl Hashes {
-    pub(crate) fn of(call: &Call<'_>) -> Self {
-        Self {
-            tool: hash_name(call.tool),
-            resource: call.resource.map(hash_name),
-            method: call.method.map(hash_name),
-        }
+    /// Of a call whose tool hashes to `tool` (see [`hash_name`]).
+    pub(crate) fn of(call: &Call<'_>, tool: u64) -> Self {
+        Self { tool, resource: call.resource.map(hash_name), method: call.method.map(hash_name) }
     }
 
-    /// The key under which a rule of `level` would stand; `None` when the call lacks a name that such
-    /// rules select by.
-    fn key(&self, level: Level) -> Option<u64> {
+    /// The tag that a rule of `level` would have; `None` when the call lacks a name that such rules
+    /// select by.
+    fn tag(&self, level: Level) -> Option<u32> {
         let resource = if level.names_resource() { self.resource? } else { 0 };
         let method = if level.names_method() { self.method? } else { 0 };
-        let tool = if level.names_tool() { self.tool } else { 0 };
-        Some(combine(level, tool, resource, method))
+        Some(tag(level, resource, method))
     }
 }
 
+/// A fixed seed: a rule set compiles to the same index everywhere. Only administrators' names enter
+/// it, so a caller cannot build long runs of equal tags; and equal tags never decide.
+const SEED: FixedState = FixedState::with_seed(0x6f61_6b61_6c6c_6f77);
+
 pub(crate) fn hash_name(name: &str) -> u64 {
-    // A fixed seed: a rule set compiles to the same table everywhere. Only administrators' names enter
-    // the table, so a caller cannot build collisions.
-    FixedState::with_seed(0x6f61_6b61_6c6c_6f77).hash_one(name)
+    SEED.hash_one(name)
 }
 
-/// Folds the parts together; each multiply spreads what came before over all bits.
-fn combine(level: Level, tool: u64, resource: u64, method: u64) -> u64 {
-    let mut h = fold(u64::from(level.number()) ^ tool, 0x9E37_79B9_7F4A_7C15);
-    h = fold(h ^ resource, 0xD6E8_FEB8_6659_FD93);
-    fold(h ^ method, 0xA076_1D64_78BD_642F)
+fn tag(level: Level, resource: u64, method: u64) -> u32 {
+    let h = fold(u64::from(level.number()) ^ resource, 0x9E37_79B9_7F4A_7C15);
+    fold(h ^ method, 0xA076_1D64_78BD_642F) as u32
 }
 
 const fn fold(a: u64, b: u64) -> u64 {
@@ -60,14 +58,24 @@ const fn fold(a: u64, b: u64) -> u64 {
     (wide as u64) ^ ((wide >> 64) as u64)
 }
 
-/// One rule: 20 bytes, plus its place in the table and its id.
+/// One rule: 16 bytes, besides its tag, id and share of the names.
 struct Entry {
-    tool: u32,
-    resource: u32,
-    method: u32,
-    id_end: u32,
+    resource: NameRef,
+    method: NameRef,
+    id_start: u32,
+    id_bytes: u16,
     level: Level,
     permission: Permission,
+}
+
+/// Where the rules of one tool stand, or of none.
+#[derive(Clone, Copy, Default)]
+struct Block {
+    tool: NameRef,
+    start: u32,
+    len: u32,
+    /// Bit `n - 1` is set when a rule stands on level `n`.
+    levels: u8,
 }
 
 /// A rule found by a look-up.
@@ -77,89 +85,104 @@ pub(crate) struct Found<'r> {
     pub(crate) id: &'r str,
 }
 
-/// Two rules with the same selector; the ids of both.
+/// Two rules with the same selector; their positions.
 pub(crate) struct Duplicate {
-    pub(crate) first: String,
-    pub(crate) second: String,
+    pub(crate) first: usize,
+    pub(crate) second: usize,
 }
 
 /// The compiled rules of one scope.
 #[derive(Default)]
 pub(crate) struct Index {
-    /// Bit `n - 1` is set when a rule stands on level `n`.
-    levels: u8,
-    table: HashTable<u32>,
+    directory: HashTable<Block>,
+    without_tool: Block,
+    tags: Vec<u32>,
     entries: Vec<Entry>,
-    names: Arena,
+    names: Names,
     ids: String,
+}
+
+/// A rule on its way into the index: the block it belongs to, its tag, its position in the input.
+struct Placed {
+    tool: NameRef,
+    tag: u32,
+    position: u32,
+    entry: Entry,
 }
 
 impl Index {
     /// Compiles rules, which the caller has already picked to be of one scope.
     pub(crate) fn compile<'a>(rules: impl ExactSizeIterator<Item = &'a Rule>) -> Result<Self, Duplicate> {
-        let mut index = Self {
-            table: HashTable::with_capacity(rules.len()),
-            entries: Vec::with_capacity(rules.len()),
-            ..Self::default()
-        };
+        let mut index = Self::default();
         let mut interner = HashTable::new();
+        let mut placed = Vec::with_capacity(rules.len());
         for (position, rule) in rules.enumerate() {
-            index.insert(&mut interner, position, rule)?;
+            placed.push(index.place(&mut interner, position, rule));
         }
-        index.names.bytes.shrink_to_fit();
-        index.names.ends.shrink_to_fit();
+        // Equal tags stay in input order, so that the second of two duplicates is the later one.
+        placed.sort_unstable_by_key(|p| (p.tool, p.tag, p.position));
+        index.fill(placed)?;
+        index.names.0.shrink_to_fit();
         index.ids.shrink_to_fit();
         Ok(index)
     }
 
-    fn insert(
-        &mut self,
-        interner: &mut HashTable<u32>,
-        position: usize,
-        rule: &Rule,
-    ) -> Result<(), Duplicate> {
+    fn place(&mut self, interner: &mut HashTable<NameRef>, position: usize, rule: &Rule) -> Placed {
         let level = rule.level();
-        let (tool, tool_hash) = self.intern(interner, rule.tool.as_deref());
-        let (resource, resource_hash) = self.intern(interner, rule.resource.as_deref());
-        let (method, method_hash) = self.intern(interner, rule.method.as_deref());
-        let key = combine(level, tool_hash, resource_hash, method_hash);
-        let same = |at: &u32| {
-            self.entries
-                .get(*at as usize)
-                .is_some_and(|e| (e.level, e.tool, e.resource, e.method) == (level, tool, resource, method))
-        };
-        if let Some(first) = self.table.find(key, same) {
-            return Err(Duplicate { first: self.id(*first).to_owned(), second: rule_id(position, rule) });
-        }
+        let (tool, _) = self.names.intern(interner, rule.tool.as_deref());
+        let (resource, resource_hash) = self.names.intern(interner, rule.resource.as_deref());
+        let (method, method_hash) = self.names.intern(interner, rule.method.as_deref());
+        let id_start = narrow(self.ids.len());
         match &rule.id {
             Some(id) => self.ids.push_str(id),
-            None => self.ids.push_str(&rule_id(position, rule)),
+            None => self.ids.push_str(&format!("#{}", position + 1)),
         }
-        let at = u32::try_from(self.entries.len()).unwrap_or(NONE);
-        self.entries.push(Entry {
-            tool,
+        let id_bytes = self.ids.len() - id_start as usize;
+        let entry = Entry {
             resource,
             method,
-            id_end: u32::try_from(self.ids.len()).unwrap_or(NONE),
+            id_start,
+            id_bytes: u16::try_from(id_bytes).unwrap_or(u16::MAX),
             level,
             permission: rule.permission.otherwise(),
-        });
-        let (entries, names) = (&self.entries, &self.names);
-        self.table.insert_unique(key, at, |at| rehash(entries, names, *at));
-        self.levels |= 1 << (level.number() - 1);
+        };
+        Placed { tool, tag: tag(level, resource_hash, method_hash), position: narrow(position), entry }
+    }
+
+    /// Lays out what is sorted by block and tag.
+    fn fill(&mut self, placed: Vec<Placed>) -> Result<(), Duplicate> {
+        self.tags = placed.iter().map(|p| p.tag).collect();
+        for block in placed.chunk_by(|a, b| a.tool == b.tool) {
+            for same_tag in block.chunk_by(|a, b| a.tag == b.tag) {
+                refuse_duplicates(same_tag)?;
+            }
+        }
+        self.entries.reserve_exact(placed.len());
+        let mut block = Block::default();
+        for Placed { tool, entry, .. } in placed {
+            if tool != block.tool || self.entries.is_empty() {
+                self.close(block);
+                block = Block { tool, start: narrow(self.entries.len()), len: 0, levels: 0 };
+            }
+            block.len += 1;
+            block.levels |= bit(entry.level);
+            self.entries.push(entry);
+        }
+        self.close(block);
         Ok(())
     }
 
-    fn intern(&mut self, interner: &mut HashTable<u32>, name: Option<&str>) -> (u32, u64) {
-        let Some(name) = name else { return (NONE, 0) };
-        let hash = hash_name(name);
-        let names = &mut self.names;
-        if let Some(at) = interner.find(hash, |at| names.get(*at) == name) {
-            return (*at, hash);
+    fn close(&mut self, block: Block) {
+        if block.len == 0 {
+            return;
         }
-        let at = names.push(name);
-        interner.insert_unique(hash, at, |at| hash_name(names.get(*at)));
-        (at, hash)
+        if block.tool == NameRef::NONE {
+            self.without_tool = block;
+            return;
+        }
+        let names = &self.names;
+        let hash = |b: &Block| hash_name(names.get(b.tool));
+        self.directory.insert_unique(hash(&block), block, hash);
     }
 
     /// The number of rules.
@@ -167,100 +190,163 @@ impl Index {
         self.entries.len()
     }
 
-    /// Whether some rule stands on `level`.
-    pub(crate) fn has_level(&self, level: Level) -> bool {
-        self.levels & (1 << (level.number() - 1)) != 0
+    /// The first rule, in the order of the levels, that selects this call. Rules that name a tool are
+    /// left out unless `with_tool`.
+    pub(crate) fn first(
+        &self,
+        hashes: &Hashes,
+        call: &Call<'_>,
+        with_tool: bool,
+    ) -> Option<(Level, Found<'_>)> {
+        let tool_block = if with_tool { self.tool_block(hashes.tool, call.tool) } else { None };
+        let [l1, l2, l3, l4, l5, l6, l7, l8] = Level::RULES;
+        let named = tool_block.and_then(|block| self.first_in(block, [l1, l2, l3, l4], hashes, call));
+        named.or_else(|| self.first_in(&self.without_tool, [l5, l6, l7, l8], hashes, call))
+    }
+
+    fn first_in(
+        &self,
+        block: &Block,
+        levels: [Level; 4],
+        hashes: &Hashes,
+        call: &Call<'_>,
+    ) -> Option<(Level, Found<'_>)> {
+        levels.into_iter().find_map(|level| {
+            self.find_in(block, level, hashes.tag(level)?, call).map(|found| (level, found))
+        })
     }
 
     /// The rule of `level` that selects this call.
     pub(crate) fn find(&self, level: Level, hashes: &Hashes, call: &Call<'_>) -> Option<Found<'_>> {
-        if !self.has_level(level) {
+        let block =
+            if level.names_tool() { self.tool_block(hashes.tool, call.tool)? } else { &self.without_tool };
+        self.find_in(block, level, hashes.tag(level)?, call)
+    }
+
+    fn tool_block(&self, hash: u64, tool: &str) -> Option<&Block> {
+        self.directory.find(hash, |block| self.names.is(block.tool, tool))
+    }
+
+    fn find_in(&self, block: &Block, level: Level, tag: u32, call: &Call<'_>) -> Option<Found<'_>> {
+        if block.levels & bit(level) == 0 {
             return None;
         }
-        let key = hashes.key(level)?;
-        let at = self.table.find(key, |at| self.selects(*at, level, call))?;
-        let entry = self.entries.get(*at as usize)?;
-        Some(Found { permission: entry.permission, id: self.id(*at) })
-    }
-
-    fn selects(&self, at: u32, level: Level, call: &Call<'_>) -> bool {
-        let Some(entry) = self.entries.get(at as usize) else { return false };
-        entry.level == level
-            && (!level.names_tool() || self.names.get(entry.tool) == call.tool)
-            && (!level.names_resource() || call.resource == Some(self.names.get(entry.resource)))
-            && (!level.names_method() || call.method == Some(self.names.get(entry.method)))
-    }
-
-    fn id(&self, at: u32) -> &str {
-        let start = match at.checked_sub(1) {
-            Some(before) => self.entries.get(before as usize).map_or(0, |e| e.id_end),
-            None => 0,
+        let range = block.start as usize..(block.start + block.len) as usize;
+        let tags = self.tags.get(range.clone())?;
+        let first = if tags.len() <= SCAN_MAX {
+            tags.iter().position(|t| *t == tag)?
+        } else {
+            tags.partition_point(|t| *t < tag)
         };
-        let end = self.entries.get(at as usize).map_or(start, |e| e.id_end);
-        self.ids.get(start as usize..end as usize).unwrap_or("")
+        let run = tags.iter().skip(first).take_while(|t| **t == tag).count();
+        let entries = self.entries.get(range)?.get(first..first + run)?;
+        let entry = entries.iter().find(|entry| self.selects(entry, level, call))?;
+        Some(Found { permission: entry.permission, id: self.id(entry) })
+    }
+
+    fn selects(&self, entry: &Entry, level: Level, call: &Call<'_>) -> bool {
+        entry.level == level
+            && (!level.names_resource() || call.resource.is_some_and(|r| self.names.is(entry.resource, r)))
+            && (!level.names_method() || call.method.is_some_and(|m| self.names.is(entry.method, m)))
+    }
+
+    fn id(&self, entry: &Entry) -> &str {
+        let start = entry.id_start as usize;
+        self.ids.get(start..start + usize::from(entry.id_bytes)).unwrap_or("")
     }
 
     /// The id of the rule that has the same selector as `rule`.
     pub(crate) fn same_selector(&self, rule: &Rule) -> Option<&str> {
-        let level = rule.level();
-        let hash = |name: Option<&str>| name.map_or(0, hash_name);
-        let (tool, resource, method) =
-            (rule.tool.as_deref(), rule.resource.as_deref(), rule.method.as_deref());
-        let key = combine(level, hash(tool), hash(resource), hash(method));
         let call = Call {
             org: "",
             tenant: None,
             principal: "",
             audience: "",
-            tool: tool.unwrap_or(""),
-            resource,
-            method,
+            tool: rule.tool.as_deref().unwrap_or(""),
+            resource: rule.resource.as_deref(),
+            method: rule.method.as_deref(),
         };
-        self.table.find(key, |at| self.selects(*at, level, &call)).map(|at| self.id(*at))
+        self.find(rule.level(), &Hashes::of(&call, hash_name(call.tool)), &call).map(|found| found.id)
     }
 
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.table.allocation_size()
+        self.directory.allocation_size()
+            + self.tags.capacity() * size_of::<u32>()
             + self.entries.capacity() * size_of::<Entry>()
-            + self.names.bytes.capacity()
-            + self.names.ends.capacity() * size_of::<u32>()
+            + self.names.0.capacity()
             + self.ids.capacity()
     }
 }
 
-fn rehash(entries: &[Entry], names: &Arena, at: u32) -> u64 {
-    let Some(entry) = entries.get(at as usize) else { return 0 };
-    let hash = |name: u32| if name == NONE { 0 } else { hash_name(names.get(name)) };
-    combine(entry.level, hash(entry.tool), hash(entry.resource), hash(entry.method))
+const fn bit(level: Level) -> u8 {
+    1 << (level.number() - 1)
 }
 
-/// The name under which decisions report a rule that brought no id of its own.
-fn rule_id(position: usize, rule: &Rule) -> String {
-    rule.id.as_ref().map_or_else(|| format!("#{}", position + 1), |id| id.as_str().to_owned())
+/// Positions and offsets of one scope fit into 32 bits: a scope that had more would not fit into a
+/// bundle. What does not fit finds nothing, it never finds something else.
+fn narrow(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// Strings end to end, found by their number.
+/// Refuses two rules with the same selector among those of one block with the same tag.
+fn refuse_duplicates(same_tag: &[Placed]) -> Result<(), Duplicate> {
+    let selector = |p: &Placed| (p.entry.level, p.entry.resource, p.entry.method);
+    for (i, second) in same_tag.iter().enumerate() {
+        let earlier = same_tag.iter().take(i).find(|first| selector(first) == selector(second));
+        if let Some(first) = earlier {
+            return Err(Duplicate { first: first.position as usize, second: second.position as usize });
+        }
+    }
+    Ok(())
+}
+
+/// A name in [`Names`]: where its length stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct NameRef(u32);
+
+impl NameRef {
+    /// No name: the rule does not select by this.
+    const NONE: Self = Self(u32::MAX);
+}
+
+impl Default for NameRef {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+/// The distinct names of a scope, end to end; each is two bytes of length and its text.
 #[derive(Default)]
-struct Arena {
-    bytes: String,
-    ends: Vec<u32>,
-}
+struct Names(Vec<u8>);
 
-impl Arena {
-    fn push(&mut self, text: &str) -> u32 {
-        let at = u32::try_from(self.ends.len()).unwrap_or(NONE);
-        self.bytes.push_str(text);
-        self.ends.push(u32::try_from(self.bytes.len()).unwrap_or(NONE));
-        at
+impl Names {
+    fn intern(&mut self, interner: &mut HashTable<NameRef>, name: Option<&str>) -> (NameRef, u64) {
+        let Some(name) = name else { return (NameRef::NONE, 0) };
+        let hash = hash_name(name);
+        if let Some(known) = interner.find(hash, |at| self.is(*at, name)) {
+            return (*known, hash);
+        }
+        let at = NameRef(narrow(self.0.len()));
+        // A name has at most 1,024 bytes (`id::NAME_BYTES_MAX`).
+        let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
+        self.0.extend_from_slice(&length.to_le_bytes());
+        self.0.extend_from_slice(name.as_bytes());
+        interner.insert_unique(hash, at, |at| hash_name(self.get(*at)));
+        (at, hash)
     }
 
-    fn get(&self, at: u32) -> &str {
-        let start = match at.checked_sub(1) {
-            Some(before) => self.ends.get(before as usize).copied().unwrap_or(0),
-            None => 0,
-        };
-        let end = self.ends.get(at as usize).copied().unwrap_or(start);
-        self.bytes.get(start as usize..end as usize).unwrap_or("")
+    fn is(&self, at: NameRef, name: &str) -> bool {
+        self.bytes(at) == name.as_bytes()
+    }
+
+    fn get(&self, at: NameRef) -> &str {
+        std::str::from_utf8(self.bytes(at)).unwrap_or("")
+    }
+
+    fn bytes(&self, at: NameRef) -> &[u8] {
+        let rest = self.0.get(at.0 as usize..).unwrap_or(&[]);
+        let Some((length, text)) = rest.split_first_chunk::<2>() else { return &[] };
+        text.get(..usize::from(u16::from_le_bytes(*length))).unwrap_or(&[])
     }
 }

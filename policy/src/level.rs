@@ -108,6 +108,7 @@ pub enum ResolvedFrom {
 
 impl ResolvedFrom {
     /// Every value, in the order in which resolution tries them.
+    #[expect(clippy::indexing_slicing, reason = "evaluated at compile time: out of bounds does not compile")]
     pub const ALL: [Self; 23] = {
         let mut all = [Self::KillSwitch; 23];
         all[1] = Self::ToolDisabled;

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::call::Call;
 use crate::id::Name;
-use crate::index::{Found, Hashes, Index};
+use crate::index::{Found, Hashes, Index, hash_name};
 use crate::level::{Level, ResolvedFrom, RuleScope};
 use crate::rule::Permission;
 use crate::ruleset::{
@@ -183,14 +183,15 @@ impl RuleSet {
         if call.org != self.org.as_str() {
             return Err(ResolveError::WrongOrg);
         }
-        let tool = self.catalog.tools.get(call.tool).filter(|t| t.tool.audience.as_str() == call.audience);
-        Ok(Question { rules: self, tenant, tool, call, hashes: Hashes::of(call) })
+        let hash = hash_name(call.tool);
+        let tool = self.catalog.find(hash, call.tool).filter(|t| t.tool.audience.as_str() == call.audience);
+        Ok(Question { rules: self, tenant, tool, call, hashes: Hashes::of(call, hash) })
     }
 }
 
 impl<'r> Question<'r, '_> {
     fn decide(&self) -> Result<Decision<'r>, ResolveError> {
-        if let Some((from, says)) = self.gates().find_map(|(from, says)| says.map(|s| (from, s))) {
+        if let Some((from, says)) = self.gate() {
             return Ok(self.decision(from, says));
         }
         let wants_resource = self.tool.is_some_and(|t| t.tool.resource == ResourceUse::Required);
@@ -200,23 +201,20 @@ impl<'r> Question<'r, '_> {
         let walk = [(RuleScope::Tenant, self.tenant), (RuleScope::Org, Some(&*self.rules.org_rules))];
         for (scope, index) in walk {
             let Some(index) = index else { continue };
-            for level in Level::RULES {
-                if let Some(says) = self.rule(index, level) {
-                    return Ok(self.decision(ResolvedFrom::Rule(scope, level), says));
-                }
+            // A tool that nobody registered is not the one that a rule's author had in mind.
+            if let Some((level, found)) = index.first(&self.hashes, self.call, self.tool.is_some()) {
+                return Ok(self.decision(ResolvedFrom::Rule(scope, level), found.into()));
             }
         }
         let (permission, level) = self.tool.map_or(FAIL_SAFE, |t| t.fallback);
         Ok(self.decision(fallback_name(level), Says { permission, rule: None }))
     }
 
-    fn gates(&self) -> impl Iterator<Item = (ResolvedFrom, Option<Says<'r>>)> {
-        let gates: [(ResolvedFrom, fn(&Self) -> Option<Says<'r>>); 3] = [
-            (ResolvedFrom::KillSwitch, Self::kill_switch),
-            (ResolvedFrom::ToolDisabled, Self::tool_disabled),
-            (ResolvedFrom::Guardrail, Self::guardrail),
-        ];
-        gates.into_iter().map(move |(from, gate)| (from, gate(self)))
+    fn gate(&self) -> Option<(ResolvedFrom, Says<'r>)> {
+        self.kill_switch()
+            .map(|says| (ResolvedFrom::KillSwitch, says))
+            .or_else(|| self.tool_disabled().map(|says| (ResolvedFrom::ToolDisabled, says)))
+            .or_else(|| self.guardrail().map(|says| (ResolvedFrom::Guardrail, says)))
     }
 
     fn kill_switch(&self) -> Option<Says<'r>> {
@@ -242,11 +240,13 @@ impl<'r> Question<'r, '_> {
     fn guardrail(&self) -> Option<Says<'r>> {
         // A guardrail that names a tool holds for every tool of that name, registered here or not.
         let index = &*self.rules.guardrails;
-        Level::RULES.into_iter().find_map(|level| index.find(level, &self.hashes, self.call)).map(Says::from)
+        if index.len() == 0 {
+            return None;
+        }
+        index.first(&self.hashes, self.call, true).map(|(_, found)| found.into())
     }
 
     fn rule(&self, index: &'r Index, level: Level) -> Option<Says<'r>> {
-        // A tool that nobody registered is not the one that a rule's author had in mind.
         if self.tool.is_none() && level.names_tool() {
             return None;
         }

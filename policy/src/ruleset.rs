@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
+use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
 use crate::id::Name;
-use crate::index::Index;
+use crate::index::{Index, hash_name};
 use crate::level::Level;
 use crate::rule::{Permission, Rule};
 use crate::tool::{Category, RiskLevel, Tool};
@@ -100,7 +101,7 @@ pub(crate) struct ToolEntry {
 
 /// The tools, with their fall-backs, and the kill switches.
 pub(crate) struct Catalog {
-    pub(crate) tools: Map<ToolEntry>,
+    tools: HashTable<ToolEntry>,
     pub(crate) categories: Vec<Category>,
     pub(crate) unregistered: Unregistered,
     pub(crate) kill_switches: Vec<KillSwitch>,
@@ -126,7 +127,7 @@ impl RuleSet {
     #[must_use]
     pub fn closed(org: Name) -> Self {
         let catalog = Catalog {
-            tools: Map::default(),
+            tools: HashTable::new(),
             categories: Vec::new(),
             unregistered: Unregistered::RequiresApproval,
             kill_switches: Vec::new(),
@@ -213,7 +214,8 @@ impl RuleSet {
         if let Some(rule) = rules.iter().find(|r| r.guardrail) {
             return Err(CompileError::TenantGuardrail { rule: shown(rule) });
         }
-        Index::compile(rules.iter()).map(|index| TenantRules(Arc::new(index))).map_err(CompileError::from)
+        let rules: Vec<&Rule> = rules.iter().collect();
+        compile_index(&rules).map(|index| TenantRules(Arc::new(index)))
     }
 
     /// The org.
@@ -237,18 +239,18 @@ impl RuleSet {
     /// The registered tool of that name at that audience.
     #[must_use]
     pub fn tool(&self, name: &str, audience: &str) -> Option<&Tool> {
-        self.catalog.tools.get(name).map(|e| &e.tool).filter(|t| t.audience.as_str() == audience)
+        self.tool_anywhere(name).filter(|t| t.audience.as_str() == audience)
     }
 
     /// The registered tool of that name, wherever it lives.
     #[must_use]
     pub fn tool_anywhere(&self, name: &str) -> Option<&Tool> {
-        self.catalog.tools.get(name).map(|e| &e.tool)
+        self.catalog.find(hash_name(name), name).map(|e| &e.tool)
     }
 
     /// All registered tools, in no particular order.
     pub fn tools(&self) -> impl Iterator<Item = &Tool> {
-        self.catalog.tools.values().map(|e| &e.tool)
+        self.catalog.tools.iter().map(|e| &e.tool)
     }
 
     /// Whether the tenant exists in this org.
@@ -288,6 +290,11 @@ impl RuleSet {
 pub struct TenantRules(pub(crate) Arc<Index>);
 
 impl Catalog {
+    /// The tool of that name, whose hash the caller has at hand.
+    pub(crate) fn find(&self, hash: u64, name: &str) -> Option<&ToolEntry> {
+        self.tools.find(hash, |e| e.tool.name.as_str() == name)
+    }
+
     fn compile(policy: &OrgPolicy) -> Result<Self, CompileError> {
         let mut defaults: Map<Option<Permission>> = Map::default();
         for category in &policy.categories {
@@ -295,7 +302,7 @@ impl Catalog {
                 return Err(CompileError::DuplicateName { what: "category", name: category.name.clone() });
             }
         }
-        let mut tools = Map::default();
+        let mut tools = HashTable::with_capacity(policy.tools.len());
         for tool in &policy.tools {
             check_tool(tool)?;
             let category_default = match &tool.category {
@@ -309,9 +316,11 @@ impl Catalog {
                 stopped: policy.kill_switches.iter().any(|k| *k == KillSwitch::Tool(tool.name.clone())),
                 tool: tool.clone(),
             };
-            if tools.insert(tool.name.as_str().into(), entry).is_some() {
+            let hash = hash_name(&tool.name);
+            if tools.find(hash, |e: &ToolEntry| e.tool.name == tool.name).is_some() {
                 return Err(CompileError::DuplicateName { what: "tool", name: tool.name.clone() });
             }
+            tools.insert_unique(hash, entry, |e| hash_name(&e.tool.name));
         }
         Ok(Self {
             tools,
@@ -361,13 +370,10 @@ fn check_guardrails(rules: &[Rule]) -> Result<(), CompileError> {
 }
 
 fn compile_index(rules: &[&Rule]) -> Result<Index, CompileError> {
-    Index::compile(rules.iter().copied()).map_err(CompileError::from)
-}
-
-impl From<crate::index::Duplicate> for CompileError {
-    fn from(d: crate::index::Duplicate) -> Self {
-        Self::DuplicateRule { first: d.first, second: d.second }
-    }
+    Index::compile(rules.iter().copied()).map_err(|duplicate| {
+        let name = |at: usize| rules.get(at).map_or_else(String::new, |rule| shown(rule));
+        CompileError::DuplicateRule { first: name(duplicate.first), second: name(duplicate.second) }
+    })
 }
 
 fn wrong_scope(rule: &Rule, expected: &str) -> CompileError {
