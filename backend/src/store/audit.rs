@@ -103,21 +103,23 @@ pub(crate) async fn hash_at(
     source: &str,
     seq: u64,
 ) -> Result<Option<String>, StoreError> {
-    sqlx::query_scalar("SELECT hash FROM events WHERE org = ? AND source = ? AND seq = ?")
+    let hash = sqlx::query_scalar("SELECT hash FROM events WHERE org = ? AND source = ? AND seq = ?")
         .bind(org)
         .bind(source)
         .bind(signed(seq))
         .fetch_optional(conn)
-        .await
+        .await?;
+    Ok(hash)
 }
 
 /// Whether the org has an event of that id.
 pub(crate) async fn exists(conn: &mut SqliteConnection, org: &str, event_id: &str) -> Result<bool, StoreError> {
-    sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE org = ? AND event_id = ?)")
+    let exists = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE org = ? AND event_id = ?)")
         .bind(org)
         .bind(event_id)
         .fetch_one(conn)
-        .await
+        .await?;
+    Ok(exists)
 }
 
 /// What became of a call: the newest outcome recorded for its life. An observation (`call.*`, by a
@@ -190,7 +192,7 @@ pub(crate) struct StoredEvent {
 impl TryFrom<SqliteRow> for StoredEvent {
     type Error = sqlx::Error;
 
-    fn try_from(row: SqliteRow) -> Result<Self, StoreError> {
+    fn try_from(row: SqliteRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             position: row.try_get("position")?,
             time_ms: unsigned(row.try_get("time_ms")?),
@@ -209,7 +211,7 @@ pub(crate) async fn list(
 ) -> Result<Vec<StoredEvent>, StoreError> {
     let mut query = select(org, filter);
     query.push(" ORDER BY time_ms DESC, position DESC LIMIT ").push_bind(limit);
-    query.build().try_map(StoredEvent::try_from).fetch_all(conn).await
+    Ok(query.build().try_map(StoredEvent::try_from).fetch_all(conn).await?)
 }
 
 /// All that match, oldest first, without holding them in memory.
@@ -217,8 +219,8 @@ pub(crate) fn stream<'c>(
     conn: &'c mut SqliteConnection,
     query: &'c mut QueryBuilder<Sqlite>,
 ) -> BoxStream<'c, Result<StoredEvent, StoreError>> {
-    let rows = query.build().fetch(conn);
-    Box::pin(rows.and_then(|row| std::future::ready(StoredEvent::try_from(row))))
+    let rows = query.build().fetch(conn).map_err(StoreError::from);
+    Box::pin(rows.and_then(|row| std::future::ready(StoredEvent::try_from(row).map_err(StoreError::from))))
 }
 
 /// The query of an export, in order of arrival.

@@ -1,0 +1,255 @@
+//! The ledger: takes proxies' chains in, and checks that the whole record is sound.
+//!
+//! In: a batch continues the proxy's chain where the stored one ends, under a head that the proxy
+//! signed. What was sent before is skipped when it is the same to the byte. Anything else is refused and
+//! recorded, never repaired.
+//!
+//! Out of scope: the Merkle log over all chains, and checkpoints.
+
+use std::collections::{HashMap, HashSet};
+
+use futures_util::TryStreamExt as _;
+use oakallow_policy::audit::{Chained, EventType, Head};
+use oakallow_policy::canonical;
+use oakallow_policy::permit::PermitReason;
+use oakallow_policy::rule::Permission;
+use oakallow_policy::timestamp::{self, UnixMs};
+use oakallow_policy::wire::{AuditBatch, PublicKey, Purpose};
+use serde::Serialize;
+use sqlx::SqliteConnection;
+
+use crate::store::StoreError;
+use crate::store::audit::{self, Sealed};
+
+/// The chain of a proxy.
+#[must_use]
+pub(crate) fn source_of(proxy_id: &str) -> String {
+    format!("proxy/{proxy_id}")
+}
+
+/// Why a batch is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IngestError {
+    /// The head is not signed by the proxy's key.
+    #[error("the head of the batch is not signed with this proxy's key")]
+    Signature,
+    /// The batch begins after the stored chain ends.
+    #[error("expected event {expected}, found {found}: send the events from there on")]
+    Gap {
+        /// The number that comes next.
+        expected: u64,
+        /// The number that came.
+        found: u64,
+    },
+    /// Two different events claim one place, or an event does not continue the one before.
+    #[error("event {seq} contradicts the chain that is stored: {why}")]
+    Broken {
+        /// Where.
+        seq: u64,
+        /// Hash of the event that was refused, hex.
+        hash: String,
+        /// How.
+        why: String,
+    },
+    /// The signed head is not the end of the batch.
+    #[error("the signed head is not where the events of the batch end")]
+    Head,
+    /// It could not be stored.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Takes a batch in, inside the caller's transaction, and returns the number up to which everything is
+/// stored. Repeating it changes nothing.
+pub(crate) async fn ingest(
+    conn: &mut SqliteConnection,
+    org: &str,
+    proxy: &ProxyChain<'_>,
+    batch: &AuditBatch,
+    now: UnixMs,
+) -> Result<u64, IngestError> {
+    // A proxy has one key; what it calls it does not matter.
+    let key = PublicKey { kid: batch.head.kid.clone(), public_key: proxy.public_key.to_owned() };
+    let signed: Head = batch.head.open(Purpose::Head, &key).map_err(|_| IngestError::Signature)?;
+    let source = source_of(proxy.id);
+    let stored = audit::head(conn, org, &source).await?;
+    let mut head = stored.clone();
+    let mut end = None;
+    for chained in &batch.events {
+        let Some(bytes) = canonical::json_bytes(chained).ok() else {
+            return Err(broken(chained.seq, String::new(), "it has no canonical form"));
+        };
+        let hash = audit::hash_of(&bytes);
+        if chained.seq <= stored.seq {
+            let known = audit::hash_at(conn, org, &source, chained.seq).await?;
+            if known.as_deref() != Some(hash.as_str()) {
+                return Err(broken(chained.seq, hash, "another event is stored in its place"));
+            }
+            end = Some(Head { seq: chained.seq, hash });
+            continue;
+        }
+        if chained.seq > head.seq + 1 {
+            return Err(IngestError::Gap { expected: head.seq + 1, found: chained.seq });
+        }
+        head = chained.follow(&source, &head).map_err(|e| broken(chained.seq, hash.clone(), &e.to_string()))?;
+        if audit::exists(conn, org, &chained.event.id).await? {
+            return Err(broken(chained.seq, hash, "its id is taken by another event"));
+        }
+        if timestamp::parse_rfc3339(&chained.event.time).is_none() {
+            return Err(broken(chained.seq, hash, "its time is not an RFC 3339 time"));
+        }
+        audit::insert(conn, org, now, &Sealed { chained, bytes: &bytes, hash: &hash }).await?;
+        end = Some(head.clone());
+    }
+    if signed != end.unwrap_or_else(|| stored.clone()) {
+        return Err(IngestError::Head);
+    }
+    Ok(head.seq)
+}
+
+/// Whose chain a batch continues.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProxyChain<'a> {
+    /// `prx_…`
+    pub(crate) id: &'a str,
+    /// Its Ed25519 key, base64url, as registered.
+    pub(crate) public_key: &'a str,
+}
+
+fn broken(seq: u64, hash: String, why: &str) -> IngestError {
+    IngestError::Broken { seq, hash, why: why.to_owned() }
+}
+
+/// What a check of the whole record found.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Verified {
+    /// Events that were looked at.
+    pub(crate) events: u64,
+    /// Chains, with their length.
+    pub(crate) chains: HashMap<String, u64>,
+    /// Calls that were forwarded.
+    pub(crate) forwarded: u64,
+    /// Forwarded calls without a recorded outcome: in flight, or their proxy died and has not come back.
+    pub(crate) open: Vec<String>,
+    /// What is wrong. Empty: the record is whole, and nothing was forwarded without leave.
+    pub(crate) violations: Vec<String>,
+}
+
+impl Verified {
+    /// Nothing is wrong.
+    #[must_use]
+    pub(crate) fn is_sound(&self) -> bool {
+        self.violations.is_empty()
+    }
+}
+
+/// Checks every chain of an org from its first event to its head, and that every `call.forwarded` has a
+/// decision that allows it, by the reason of its permit.
+pub(crate) async fn verify(conn: &mut SqliteConnection, org: &str) -> Result<Verified, StoreError> {
+    let mut check = Check::default();
+    let mut query = audit::chains(org);
+    {
+        let mut events = audit::stream(&mut *conn, &mut query);
+        while let Some(event) = events.try_next().await? {
+            check.event(&event.body, &event.hash);
+        }
+    }
+    for (source, head) in &check.heads {
+        let stored = audit::head(&mut *conn, org, source).await?;
+        if stored != *head {
+            check.found.violations.push(format!(
+                "chain `{source}` ends at event {}, its head says {}",
+                head.seq, stored.seq
+            ));
+        }
+    }
+    Ok(check.finish())
+}
+
+#[derive(Default)]
+struct Check {
+    found: Verified,
+    heads: HashMap<String, Head>,
+    /// By txn, with the chain they are in: the forwarding proxy's own decision counts.
+    allowed: HashSet<(String, String)>,
+    to_person: HashSet<(String, String)>,
+    /// (approval, txn); told by the backend only.
+    consumed: HashSet<(String, String)>,
+    forwarded: Vec<Chained>,
+    finished: HashSet<String>,
+}
+
+impl Check {
+    fn event(&mut self, body: &str, hash: &str) {
+        self.found.events += 1;
+        if audit::hash_of(body.as_bytes()) != hash {
+            self.found.violations.push(format!("an event's body is not the one that was hashed ({hash})"));
+        }
+        let chained: Chained = match serde_json::from_str(body) {
+            Ok(chained) => chained,
+            Err(e) => return self.found.violations.push(format!("an event cannot be read: {e}")),
+        };
+        let head = self.heads.entry(chained.source.clone()).or_default();
+        match chained.follow(&chained.source, head) {
+            Ok(next) => *head = next,
+            Err(e) => {
+                self.found.violations.push(format!("chain `{}`: {e}", chained.source));
+                *head = Head { seq: chained.seq, hash: hash.to_owned() };
+            }
+        }
+        self.note(chained);
+    }
+
+    fn note(&mut self, chained: Chained) {
+        let Some(txn) = chained.event.txn.clone() else { return };
+        let place = (chained.source.clone(), txn.clone());
+        match chained.event.kind {
+            EventType::CallDecided => match chained.event.data.decision.as_ref().map(|d| d.permission) {
+                Some(Permission::Allowed) => drop(self.allowed.insert(place)),
+                Some(Permission::RequiresApproval) => drop(self.to_person.insert(place)),
+                _ => {}
+            },
+            EventType::ApprovalConsumed if chained.source == audit::BACKEND => {
+                if let Some(approval) = &chained.event.data.approval {
+                    self.consumed.insert((approval.id.clone(), txn));
+                }
+            }
+            EventType::CallForwarded => self.forwarded.push(chained),
+            EventType::CallCompleted
+            | EventType::CallFailed
+            | EventType::CallUnknown
+            | EventType::CallNotForwarded => drop(self.finished.insert(txn)),
+            _ => {}
+        }
+    }
+
+    fn finish(mut self) -> Verified {
+        self.found.forwarded = self.forwarded.len() as u64;
+        for chained in &self.forwarded {
+            let txn = chained.event.txn.clone().unwrap_or_default();
+            let place = (chained.source.clone(), txn.clone());
+            let data = &chained.event.data;
+            let approval = data.approval.as_ref().map(|a| a.id.clone()).unwrap_or_default();
+            let covered = match data.permit {
+                Some(PermitReason::Rule) => self.allowed.contains(&place),
+                Some(PermitReason::Approval) => {
+                    self.to_person.contains(&place) && self.consumed.contains(&(approval, txn.clone()))
+                }
+                Some(PermitReason::Passthrough) => true,
+                // Nothing issues grants or shadow permits.
+                Some(PermitReason::Grant | PermitReason::Shadow) | None => false,
+            };
+            if !covered {
+                self.found.violations.push(format!(
+                    "{txn} was forwarded (event {} of `{}`) without a decision that allows it",
+                    chained.seq, chained.source
+                ));
+            }
+            if !self.finished.contains(&txn) {
+                self.found.open.push(txn);
+            }
+        }
+        self.found.chains = self.heads.into_iter().map(|(source, head)| (source, head.seq)).collect();
+        self.found
+    }
+}

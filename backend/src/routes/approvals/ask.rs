@@ -1,0 +1,224 @@
+//! `POST /v1/approvals`: by a proxy, which knows the call, or through REST, where we work it out.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, StatusCode};
+use oakallow_policy::call::CallNames;
+use oakallow_policy::fingerprint::Fingerprint;
+use oakallow_policy::id::{Kind, Name};
+use oakallow_policy::rule::Permission;
+use oakallow_policy::tool::{self, RiskLevel};
+use oakallow_policy::wire::{ApprovalAnswer, ApprovalRequest, ProxyContext};
+use serde_json::Value;
+
+use super::{ApprovalView, must_serve};
+use crate::approvals::request::{Ask, Asked, ask};
+use crate::auth::{Credential, ProxyIdentity};
+use crate::decide::undecided;
+use crate::error::ApiError;
+use crate::extract::Body;
+use crate::keys::KeyKind;
+use crate::state::App;
+use crate::store::{self, orgs};
+
+/// The route of calls that come through REST.
+pub(crate) const REST_ROUTE: &str = "rest";
+const IDEMPOTENCY_HEADER: &str = "idempotency-key";
+
+/// `POST /v1/approvals`: creates an approval for this call, or joins the one that answers it. 201 when
+/// it is new, else 200.
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    credential: Credential,
+    headers: HeaderMap,
+    Body(mut request): Body<ApprovalRequest>,
+) -> Result<Response, ApiError> {
+    if credential.kind() == KeyKind::Proxy {
+        let context = request.proxy.take().ok_or_else(|| {
+            ApiError::invalid_value("/proxy", "A proxy says what it knows of the call in `proxy`.")
+        })?;
+        let proxy = ProxyIdentity::of(credential, &app).await?;
+        let wanted = ask_of_proxy(&app, &proxy, request, context).await?;
+        let asked = submit(&app, &wanted).await?;
+        let status = created(&asked);
+        let answer = ApprovalAnswer {
+            approval: asked.approval.state(),
+            joined: asked.joined,
+            already_executed: asked.already_executed,
+        };
+        return Ok((status, Json(answer)).into_response());
+    }
+    credential.require(&[KeyKind::Standard, KeyKind::Agent], "Requesting an approval")?;
+    if request.proxy.is_some() {
+        return Err(ApiError::invalid_value("/proxy", "Only a proxy may send `proxy`."));
+    }
+    let wanted = ask_of_rest(&app, &credential, request, idempotency_key(&headers)?).await?;
+    let asked = submit(&app, &wanted).await?;
+    let status = created(&asked);
+    let mut view = ApprovalView::new(asked.approval, app.now());
+    view.joined = Some(asked.joined);
+    view.already_executed = asked.already_executed.map(Into::into);
+    Ok((status, Json(view)).into_response())
+}
+
+fn created(asked: &Asked) -> StatusCode {
+    if asked.joined { StatusCode::OK } else { StatusCode::CREATED }
+}
+
+async fn submit(app: &Arc<App>, wanted: &Ask) -> Result<Asked, ApiError> {
+    let mut write = app.write().await?;
+    let asked = ask(app, &mut write, wanted).await?;
+    write.commit().await?;
+    Ok(asked)
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get(IDEMPOTENCY_HEADER) else { return Ok(None) };
+    let key = value.to_str().unwrap_or_default().trim();
+    if key.is_empty() || key.len() > 255 {
+        return Err(ApiError::invalid_request("Idempotency-Key: 1 to 255 visible ASCII characters."));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+async fn ask_of_proxy(
+    app: &Arc<App>,
+    proxy: &ProxyIdentity,
+    request: ApprovalRequest,
+    context: ProxyContext,
+) -> Result<Ask, ApiError> {
+    let org = proxy.credential.org().clone();
+    must_serve(proxy, &context.audience, request.tenant_id.as_ref())?;
+    let policy = app.rulesets.policy(app, &org, None).await?;
+    let tool = policy.tool(&request.tool_name).filter(|t| t.audience == context.audience);
+    let mut db = app.db.read().await?;
+    let settings = orgs::settings(&mut db, &org).await?;
+    Ok(Ask {
+        owner: owner_of(app, &org, &context.principal).await?,
+        risk_level: tool.map_or(RiskLevel::Critical, |t| t.risk_level),
+        levels: tool.and_then(|t| t.approval.levels).unwrap_or(1),
+        timeout_s: tool.and_then(|t| t.approval.timeout_s).unwrap_or(settings.approval_timeout_s),
+        org,
+        principal: context.principal,
+        tenant: request.tenant_id,
+        audience: context.audience,
+        tool: request.tool_name,
+        resource: request.resource_id,
+        method: request.method,
+        route: context.route,
+        definition_hash: context.definition_hash,
+        fingerprint: context.fingerprint,
+        arguments: exact(&request.parameters)?,
+        reason: reason(request.reason)?,
+        resolved_from: context.resolved_from,
+        rule: None,
+        policy_version: context.policy_version,
+        txn: context.txn,
+        idempotency_key: context.idempotency_key,
+    })
+}
+
+async fn ask_of_rest(
+    app: &Arc<App>,
+    credential: &Credential,
+    request: ApprovalRequest,
+    idempotency_key: Option<String>,
+) -> Result<Ask, ApiError> {
+    let org = credential.org().clone();
+    let tenant = credential.tenant(request.tenant_id.as_ref())?;
+    let policy = app.rulesets.policy(app, &org, tenant.as_ref()).await?;
+    let tool = policy.tool(&request.tool_name);
+    let call = CallNames {
+        org: org.clone(),
+        tenant,
+        principal: Name::new(credential.principal()).map_err(|e| ApiError::internal(&e))?,
+        audience: tool.map_or_else(tool::default_audience, |t| t.audience.clone()),
+        tool: request.tool_name,
+        resource: request.resource_id,
+        method: request.method,
+    };
+    let decision = policy.decide(&call).map_err(|e| undecided(&e))?;
+    match decision.permission {
+        Permission::RequiresApproval => {}
+        Permission::Allowed => {
+            return Err(ApiError::conflict(
+                "approval_not_needed",
+                "This call is allowed as it is: mint a token for it, or send it through the proxy.",
+            )
+            .with("resolved_from", decision.resolved_from.as_str()));
+        }
+        Permission::Disabled => return Err(disabled(&decision)),
+    }
+    let hash = tool.map(|t| t.definition_hash()).transpose().map_err(|e| ApiError::internal(&e))?;
+    let mut db = app.db.read().await?;
+    let settings = orgs::settings(&mut db, &org).await?;
+    Ok(Ask {
+        owner: credential.key.owner.clone(),
+        risk_level: decision.risk_level,
+        levels: tool.and_then(|t| t.approval.levels).unwrap_or(1),
+        timeout_s: tool.and_then(|t| t.approval.timeout_s).unwrap_or(settings.approval_timeout_s),
+        fingerprint: rest_fingerprint(&call, hash, &request.parameters)?,
+        definition_hash: hash.map(|h| oakallow_policy::canonical::hex(&h)),
+        arguments: exact(&request.parameters)?,
+        reason: reason(request.reason)?,
+        resolved_from: decision.resolved_from.as_str().to_owned(),
+        rule: decision.rule.map(str::to_owned),
+        policy_version: decision.policy_version,
+        txn: app.random.id(Kind::Txn, app.now()),
+        org,
+        principal: call.principal,
+        tenant: call.tenant,
+        audience: call.audience,
+        tool: call.tool,
+        resource: call.resource,
+        method: call.method,
+        route: rest_route()?,
+        idempotency_key,
+    })
+}
+
+/// 403: the policy says no, and no person can lift it.
+pub(crate) fn disabled(decision: &oakallow_policy::Decision<'_>) -> ApiError {
+    ApiError::forbidden("disabled", "This call is disabled by policy; an approval does not lift that.")
+        .with("resolved_from", decision.resolved_from.as_str())
+        .with("policy_version", decision.policy_version)
+}
+
+/// The fingerprint of a call that comes through REST.
+pub(crate) fn rest_fingerprint(
+    call: &CallNames,
+    definition_hash: Option<[u8; 32]>,
+    parameters: &Value,
+) -> Result<Fingerprint, ApiError> {
+    Fingerprint::of(&call.as_call(), REST_ROUTE, definition_hash, parameters)
+        .map_err(|e| ApiError::invalid_value("/parameters", format!("{e}.")))
+}
+
+fn rest_route() -> Result<Name, ApiError> {
+    Name::new(REST_ROUTE).map_err(|e| ApiError::internal(&e))
+}
+
+fn exact(parameters: &Value) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(parameters).map_err(|e| ApiError::internal(&e))
+}
+
+fn reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
+    match reason {
+        Some(text) if text.chars().count() > 2_000 => {
+            Err(ApiError::invalid_value("/reason", "A reason is at most 2000 characters long."))
+        }
+        other => Ok(other.filter(|text| !text.trim().is_empty())),
+    }
+}
+
+/// The person who answers for a principal that a proxy names.
+async fn owner_of(app: &Arc<App>, org: &Name, principal: &Name) -> Result<Option<String>, ApiError> {
+    let mut db = app.db.read().await?;
+    if let Some(agent) = store::agents::by_id(&mut db, org, principal).await? {
+        return Ok(Some(agent.owner));
+    }
+    Ok(store::keys::by_id(&mut db, org, principal).await?.and_then(|key| key.owner))
+}

@@ -1,0 +1,99 @@
+//! Executions as the audit log tells of them: observed by proxies, or reported.
+
+use oakallow_policy::id::Name;
+use oakallow_policy::wire::Tenancy;
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+
+use super::StoreError;
+use super::audit::StoredEvent;
+
+/// Whose executions to list.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Filter {
+    /// Of this tool.
+    pub(crate) tool: Option<Name>,
+    /// Of this tenant.
+    pub(crate) tenant: Option<Name>,
+    /// Of this caller, within its tenants. `None`: everybody's.
+    pub(crate) own: Option<(String, Tenancy)>,
+    /// Older than this position.
+    pub(crate) before: Option<i64>,
+}
+
+/// Newest arrival first.
+pub(crate) async fn list(
+    conn: &mut SqliteConnection,
+    org: &str,
+    filter: &Filter,
+    limit: u32,
+) -> Result<Vec<StoredEvent>, StoreError> {
+    let mut query =
+        QueryBuilder::<Sqlite>::new("SELECT position, time_ms, hash, body FROM events WHERE org = ");
+    query.push_bind(org.to_owned());
+    query.push(
+        " AND type IN ('call.completed', 'call.failed', 'call.unknown', 'call.not_forwarded', \
+         'execution.reported')",
+    );
+    if let Some(tool) = &filter.tool {
+        query.push(" AND tool = ").push_bind(tool.as_str().to_owned());
+    }
+    if let Some(tenant) = &filter.tenant {
+        query.push(" AND tenant = ").push_bind(tenant.as_str().to_owned());
+    }
+    if let Some((principal, tenancy)) = &filter.own {
+        query.push(" AND principal = ").push_bind(principal.clone());
+        let tenants = match tenancy {
+            Tenancy::Org => None,
+            Tenancy::One(own) => Some(std::slice::from_ref(own)),
+            Tenancy::Some(own) => Some(own.as_slice()),
+        };
+        if let Some(tenants) = tenants {
+            query.push(" AND tenant IN (");
+            let mut list = query.separated(", ");
+            for tenant in tenants {
+                list.push_bind(tenant.as_str().to_owned());
+            }
+            query.push(")");
+        }
+    }
+    if let Some(before) = filter.before {
+        query.push(" AND position < ").push_bind(before);
+    }
+    query.push(" ORDER BY position DESC LIMIT ").push_bind(limit);
+    let rows = query.build().fetch_all(conn).await?;
+    rows.into_iter().map(|row| StoredEvent::try_from(row).map_err(StoreError::from)).collect()
+}
+
+/// Where a token was issued: the call that it was for.
+#[derive(Debug, Clone)]
+pub(crate) struct Issued {
+    pub(crate) txn: Option<String>,
+    pub(crate) tenant: Option<String>,
+    pub(crate) tool: Option<String>,
+    pub(crate) principal: Option<String>,
+    pub(crate) approval: Option<String>,
+}
+
+/// The call for which a token was minted here, or by a proxy with the call's intent.
+pub(crate) async fn issued(
+    conn: &mut SqliteConnection,
+    org: &str,
+    token_id: &str,
+) -> Result<Option<Issued>, StoreError> {
+    let row = sqlx::query(
+        "SELECT txn, tenant, tool, principal, approval FROM events WHERE org = ? AND token_id = ? \
+         AND type IN ('token.minted', 'call.forwarded') ORDER BY position LIMIT 1",
+    )
+    .bind(org)
+    .bind(token_id)
+    .fetch_optional(conn)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(Issued {
+        txn: row.try_get("txn")?,
+        tenant: row.try_get("tenant")?,
+        tool: row.try_get("tool")?,
+        principal: row.try_get("principal")?,
+        approval: row.try_get("approval")?,
+    }))
+}
