@@ -104,6 +104,8 @@ CREATE TABLE agents (
     -- E-mail of the person who answers for it, and who may not approve its calls.
     owner TEXT NOT NULL,
     created_at BIGINT NOT NULL,
+    -- A deleted agent keeps its row: the audit log names it, and its id is never given again.
+    deleted_at BIGINT,
     PRIMARY KEY (org, id)
 );
 

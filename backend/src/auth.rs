@@ -1,5 +1,6 @@
 //! Who is calling. A handler says who may call it by the type that it takes: [`Management`],
-//! [`Runtime`], [`Decider`], [`ToolServer`], [`ProxyIdentity`], or [`Credential`] for several.
+//! [`Runtime`], [`ToolServer`], [`ProxyIdentity`], or [`Credential`] for several. People and
+//! approver keys: `viewer`.
 
 use std::sync::Arc;
 
@@ -160,8 +161,6 @@ tiers! {
     Management: "Configuration", &[KeyKind::Management];
     /// Checks, requests approvals, mints, logs.
     Runtime: "This endpoint", &[KeyKind::Standard, KeyKind::Agent];
-    /// Decides approvals.
-    Decider: "Deciding", &[KeyKind::Approver];
     /// Verifies tokens of its audience.
     ToolServer: "This endpoint", &[KeyKind::Tool];
 }

@@ -47,6 +47,11 @@ pub(crate) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError
     }
     let value =
         strict_json::parse(bytes).map_err(|e| ApiError::invalid_request(format!("The body: {e}.")))?;
+    checked(value)
+}
+
+/// Reads a JSON value into a checked type; a refusal points at the place.
+pub(crate) fn checked<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(value).map_err(|e| {
         let message = e.inner().to_string();
         let pointer = pointer(e.path());

@@ -8,22 +8,30 @@
 //! (decide and answer) → `store/<noun>` (SQL). A change is one [`store::Write`]: rows, audit event, new
 //! policy version and feed line are committed together, then announced.
 
+mod approvals;
 mod auth;
 mod bootstrap;
 mod clock;
 mod config;
+mod dashboard;
 mod decide;
+mod distribute;
+mod drafts;
 mod error;
 mod extract;
 mod feed;
 mod http;
 mod keys;
+mod ledger;
 mod metrics;
 mod record;
 mod routes;
+mod schema;
+mod session;
 mod state;
 mod store;
 mod vault;
+mod viewer;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -31,11 +39,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+pub use approvals::ApprovalLimits;
 pub use bootstrap::{Bootstrap, BootstrapError};
 pub use clock::Clock;
 pub use config::Config;
@@ -50,15 +59,91 @@ fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .merge(configuration())
+        .merge(runtime())
+        .merge(fleet())
+        .merge(calls())
+        .merge(dashboard::router())
         .fallback(http::not_found)
         .method_not_allowed_fallback(http::wrong_method)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), http::around))
         .with_state(app)
 }
 
+/// What a management key sets up.
+fn configuration() -> Router<Arc<App>> {
+    use routes::{agents, categories, keys, kill_switches, rules, settings, tenants, tools};
+    Router::new()
+        .route("/v1/tenants", get(tenants::list).post(tenants::create))
+        .route("/v1/tenants/{id}", get(tenants::show).patch(tenants::update).delete(tenants::delete))
+        .route("/v1/categories", get(categories::list).post(categories::create))
+        .route(
+            "/v1/categories/{name}",
+            get(categories::show).patch(categories::update).delete(categories::delete),
+        )
+        .route("/v1/tools", get(tools::list).post(tools::create))
+        .route("/v1/tools/{name}", get(tools::show).patch(tools::update).delete(tools::delete))
+        .route("/v1/rules", get(rules::list).post(rules::create).put(rules::replace))
+        .route("/v1/rules/simulate", post(rules::simulate))
+        .route("/v1/rules/{id}", get(rules::show).patch(rules::update).delete(rules::delete))
+        .route(
+            "/v1/kill-switches",
+            get(kill_switches::list).put(kill_switches::on).delete(kill_switches::off),
+        )
+        .route("/v1/settings", get(settings::show).patch(settings::update))
+        .route("/v1/keys", get(keys::list).post(keys::create))
+        .route("/v1/keys/{id}", get(keys::show).delete(keys::revoke))
+        .route("/v1/keys/{id}/rotate", post(keys::rotate))
+        .route("/v1/agents", get(agents::list).post(agents::create))
+        .route("/v1/agents/{id}", get(agents::show).delete(agents::delete))
+}
+
+/// Decisions.
+fn runtime() -> Router<Arc<App>> {
+    use routes::permissions;
+    Router::new()
+        .route("/v1/permissions/check", post(permissions::check))
+        .route("/v1/permissions/check/batch", post(permissions::check_batch))
+}
+
+/// The proxy protocol, and the fleet as the org sees it.
+fn fleet() -> Router<Arc<App>> {
+    use routes::proxies;
+    Router::new()
+        .route("/v1/proxies", get(proxies::list))
+        .route("/v1/proxies/join-tokens", post(proxies::create_join_token))
+        .route("/v1/proxies/enroll", post(proxies::enroll))
+        .route("/v1/proxies/{id}", get(proxies::show).delete(proxies::remove))
+        .route("/v1/proxies/{id}/bundle", get(proxies::bundle))
+        .route("/v1/proxies/{id}/events", get(proxies::events))
+        .route("/v1/proxies/{id}/heartbeat", post(proxies::heartbeat))
+}
+
+/// What becomes of calls: approvals, tokens, executions, the audit log.
+fn calls() -> Router<Arc<App>> {
+    use routes::{approvals, audit, executions, tokens};
+    Router::new()
+        .route("/v1/approvals", get(approvals::read::list).post(approvals::ask::create))
+        .route("/v1/approvals/events", get(approvals::read::events))
+        .route("/v1/approvals/{id}", get(approvals::read::one))
+        .route("/v1/approvals/{id}/decide", post(approvals::act::decide))
+        .route("/v1/approvals/{id}/cancel", post(approvals::act::cancel))
+        .route("/v1/approvals/{id}/consume", post(approvals::act::consume))
+        .route("/v1/proxies/{id}/approvals", post(approvals::read::states))
+        .route("/v1/proxies/{id}/audit", post(audit::ingest))
+        .route("/v1/tokens/mint", post(tokens::mint::mint))
+        .route("/v1/tokens/verify", post(tokens::verify::verify))
+        .route("/v1/audiences/{audience}/keys", get(tokens::keys::list))
+        .route("/v1/executions", get(executions::list))
+        .route("/v1/executions/log", post(executions::log))
+        .route("/v1/audit", get(audit::search))
+        .route("/v1/audit/export", get(audit::export))
+}
+
 /// Work that goes on beside the requests, until the backend stops.
 fn background(app: &Arc<App>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
+    tasks.spawn(approvals::expire::run(Arc::clone(app)));
     tasks.spawn(every(Arc::clone(app), Duration::from_secs(60), |app| async move {
         keys::flush_usage(&app).await
     }));
@@ -123,8 +208,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let listener = TcpListener::bind(listen).await.map_err(at)?;
     let addr = listener.local_addr().map_err(at)?;
     let db = store::Db::open(&config.data_dir).await.map_err(|e| StartError::Store(e.to_string()))?;
-    let vault =
-        vault::Vault::open(&config.data_dir, Random).map_err(|e| StartError::Vault(e.to_string()))?;
+    let vault = vault::Vault::open(&config.data_dir, Random).map_err(|e| StartError::Vault(e.to_string()))?;
     let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://localhost:{}", addr.port()));
     let app = Arc::new(App {
         public_url: public_url.trim_end_matches('/').to_owned(),
@@ -135,6 +219,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         feed: feed::Feed::new(),
         vault,
         rulesets: decide::Rulesets::new(),
+        validators: schema::Validators::new(),
         usage: keys::Usage::default(),
         metrics: metrics::Metrics::new().map_err(|e| StartError::Metrics(e.to_string()))?,
         stopping: watch::Sender::new(false),

@@ -40,11 +40,6 @@ impl Metrics {
         Ok(Self { registry, requests, durations, decisions, streams })
     }
 
-    /// Where other parts of the backend register theirs.
-    pub(crate) fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
     pub(crate) fn answered(&self, route: &str, method: &str, status: u16, took: Duration) {
         let class = match status / 100 {
             1 => "1xx",

@@ -11,6 +11,7 @@ use crate::decide::Rulesets;
 use crate::feed::Feed;
 use crate::keys::Usage;
 use crate::metrics::Metrics;
+use crate::schema::Validators;
 use crate::store::{Db, StoreError, Write};
 use crate::vault::Vault;
 
@@ -25,6 +26,7 @@ pub(crate) struct App {
     pub(crate) feed: Feed,
     pub(crate) vault: Vault,
     pub(crate) rulesets: Rulesets,
+    pub(crate) validators: Validators,
     pub(crate) usage: Usage,
     pub(crate) metrics: Metrics,
     pub(crate) stopping: watch::Sender<bool>,

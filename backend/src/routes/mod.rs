@@ -1,3 +1,76 @@
 //! One file per noun: each handler with its request, its answer and its errors.
 
+pub(crate) mod agents;
+pub(crate) mod approvals;
+pub(crate) mod audit;
+pub(crate) mod categories;
+pub(crate) mod executions;
 pub(crate) mod health;
+pub(crate) mod keys;
+pub(crate) mod kill_switches;
+pub(crate) mod permissions;
+pub(crate) mod proxies;
+pub(crate) mod rules;
+pub(crate) mod settings;
+pub(crate) mod tenants;
+pub(crate) mod tokens;
+pub(crate) mod tools;
+
+use axum::Json;
+use http::StatusCode;
+use oakallow_policy::id::Name;
+use sqlx::SqliteConnection;
+
+use crate::error::ApiError;
+use crate::store;
+
+/// 201 with what was created.
+type Created<T> = (StatusCode, Json<T>);
+
+const fn created<T>(value: T) -> Created<T> {
+    (StatusCode::CREATED, Json(value))
+}
+
+/// 422 unless the org has that tenant; `pointer` is where the request names it.
+async fn tenant_must_exist(
+    db: &mut SqliteConnection,
+    org: &Name,
+    tenant: &Name,
+    pointer: &str,
+) -> Result<(), ApiError> {
+    match store::tenants::by_id(db, org, tenant).await? {
+        Some(_) => Ok(()),
+        None => Err(ApiError::invalid_value(pointer, format!("There is no tenant `{tenant}` in this org."))),
+    }
+}
+
+/// Merges a patch into a value (JSON Merge Patch, RFC 7396): `null` removes a member.
+fn merge_patch(target: &mut serde_json::Value, patch: serde_json::Value) {
+    let serde_json::Value::Object(patch) = patch else {
+        *target = patch;
+        return;
+    };
+    if !target.is_object() {
+        *target = serde_json::Value::Object(serde_json::Map::new());
+    }
+    let Some(members) = target.as_object_mut() else { return };
+    for (name, value) in patch {
+        if value.is_null() {
+            members.remove(&name);
+        } else {
+            merge_patch(members.entry(name).or_insert(serde_json::Value::Null), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    #[test]
+    fn a_patch_changes_what_it_names_and_null_removes() {
+        let mut target = json!({"a": 1, "b": {"c": 2, "d": 3}});
+        super::merge_patch(&mut target, json!({"a": null, "b": {"c": 4}, "e": {"f": null}}));
+        assert_eq!(target, json!({"b": {"c": 4, "d": 3}, "e": {}}));
+    }
+}

@@ -54,12 +54,13 @@ pub(crate) async fn by_id(
     org: &Name,
     id: &Name,
 ) -> Result<Option<Agent>, StoreError> {
-    let row: Option<Row> =
-        sqlx::query_as("SELECT id, name, owner, created_at FROM agents WHERE org = ? AND id = ?")
-            .bind(org.as_str())
-            .bind(id.as_str())
-            .fetch_optional(db)
-            .await?;
+    let row: Option<Row> = sqlx::query_as(
+        "SELECT id, name, owner, created_at FROM agents WHERE org = ? AND id = ? AND deleted_at IS NULL",
+    )
+    .bind(org.as_str())
+    .bind(id.as_str())
+    .fetch_optional(db)
+    .await?;
     row.map(Agent::try_from).transpose()
 }
 
@@ -70,7 +71,8 @@ pub(crate) async fn list(
     limit: u32,
 ) -> Result<Vec<Agent>, StoreError> {
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, name, owner, created_at FROM agents WHERE org = ? AND id > ? ORDER BY id LIMIT ?",
+        "SELECT id, name, owner, created_at FROM agents
+         WHERE org = ? AND id > ? AND deleted_at IS NULL ORDER BY id LIMIT ?",
     )
     .bind(org.as_str())
     .bind(after)
@@ -78,6 +80,23 @@ pub(crate) async fn list(
     .fetch_all(db)
     .await?;
     rows.into_iter().map(Agent::try_from).collect()
+}
+
+/// Deletes an agent; says whether it was there.
+pub(crate) async fn delete(
+    db: &mut SqliteConnection,
+    org: &Name,
+    id: &Name,
+    now: UnixMs,
+) -> Result<bool, StoreError> {
+    let done =
+        sqlx::query("UPDATE agents SET deleted_at = ? WHERE org = ? AND id = ? AND deleted_at IS NULL")
+            .bind(signed(now))
+            .bind(org.as_str())
+            .bind(id.as_str())
+            .execute(db)
+            .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// The ids of an agent's keys that are not revoked.

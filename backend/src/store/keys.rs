@@ -197,6 +197,25 @@ pub(crate) async fn revoke(
     Ok(done.rows_affected() == 1)
 }
 
+/// Lets a key end at `at`, unless it ends sooner.
+pub(crate) async fn expire_at(
+    db: &mut SqliteConnection,
+    org: &Name,
+    id: &str,
+    at: UnixMs,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE keys SET expires_at = ? WHERE org = ? AND id = ? AND (expires_at IS NULL OR expires_at > ?)",
+    )
+    .bind(signed(at))
+    .bind(org.as_str())
+    .bind(id)
+    .bind(signed(at))
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
 /// Notes when a key was used last.
 pub(crate) async fn used(db: &mut SqliteConnection, id: &str, at: UnixMs) -> Result<(), StoreError> {
     sqlx::query("UPDATE keys SET last_used_at = ? WHERE id = ? AND COALESCE(last_used_at, 0) < ?")

@@ -133,7 +133,9 @@ impl Db {
     /// Makes sure that the database can be written.
     pub(crate) async fn ready(&self) -> Result<(), StoreError> {
         let mut tx = self.write.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("UPDATE orgs SET id = id WHERE id = (SELECT MIN(id) FROM orgs)").execute(&mut *tx).await?;
+        sqlx::query("UPDATE orgs SET id = id WHERE id = (SELECT MIN(id) FROM orgs)")
+            .execute(&mut *tx)
+            .await?;
         tx.rollback().await?;
         Ok(())
     }

@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) approval_timeout_s: u32,
     /// Whether approver keys may decide calls of high and critical tools.
     pub(crate) approver_keys_decide_high_risk: bool,
+    /// Whether a token for a high or critical tool may be minted without the request that it is for.
+    pub(crate) unbound_tokens_high_risk: bool,
 }
 
 /// The versions on which a decision rests.
@@ -73,8 +75,9 @@ pub(crate) async fn bump(
 }
 
 pub(crate) async fn settings(db: &mut SqliteConnection, org: &Name) -> Result<Settings, StoreError> {
-    let (unregistered, timeout, high_risk): (String, i64, bool) = sqlx::query_as(
-        "SELECT unregistered, approval_timeout_s, approver_keys_decide_high_risk FROM orgs WHERE id = ?",
+    let (unregistered, timeout, high_risk, unbound): (String, i64, bool, bool) = sqlx::query_as(
+        "SELECT unregistered, approval_timeout_s, approver_keys_decide_high_risk, unbound_tokens_high_risk
+         FROM orgs WHERE id = ?",
     )
     .bind(org.as_str())
     .fetch_one(db)
@@ -84,6 +87,7 @@ pub(crate) async fn settings(db: &mut SqliteConnection, org: &Name) -> Result<Se
         unregistered: super::from_text(&unregistered).map_err(|e| corrupt("unregistered", &e))?,
         approval_timeout_s: u32::try_from(timeout).map_err(|e| corrupt("approval_timeout_s", &e))?,
         approver_keys_decide_high_risk: high_risk,
+        unbound_tokens_high_risk: unbound,
     })
 }
 
@@ -93,12 +97,13 @@ pub(crate) async fn set_settings(
     settings: &Settings,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE orgs SET unregistered = ?, approval_timeout_s = ?, approver_keys_decide_high_risk = ?
-         WHERE id = ?",
+        "UPDATE orgs SET unregistered = ?, approval_timeout_s = ?, approver_keys_decide_high_risk = ?,
+                unbound_tokens_high_risk = ? WHERE id = ?",
     )
     .bind(super::to_text(&settings.unregistered)?)
     .bind(i64::from(settings.approval_timeout_s))
     .bind(settings.approver_keys_decide_high_risk)
+    .bind(settings.unbound_tokens_high_risk)
     .bind(org.as_str())
     .execute(db)
     .await?;

@@ -191,21 +191,6 @@ pub(crate) struct Seen<'a> {
     pub(crate) max: u32,
 }
 
-/// Whether a tool of that name and audience is known, registered or not.
-pub(crate) async fn is_known(
-    db: &mut SqliteConnection,
-    org: &Name,
-    name: &Name,
-    audience: &Name,
-) -> Result<bool, StoreError> {
-    Ok(sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM tools WHERE org = ? AND name = ? AND audience = ?)")
-        .bind(org.as_str())
-        .bind(name.as_str())
-        .bind(audience.as_str())
-        .fetch_one(db)
-        .await?)
-}
-
 /// Deletes the registered tool of that name, else its drafts; says whether something was there.
 pub(crate) async fn delete(
     db: &mut SqliteConnection,

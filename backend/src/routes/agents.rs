@@ -1,0 +1,157 @@
+//! Agents: the identities under which calls arrive, each with a person who answers for it.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use oakallow_policy::audit::EventType;
+use oakallow_policy::id::Name;
+use oakallow_policy::timestamp::rfc3339;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::keys::{Grant, ShownOnce, TenancyKind, expiry, issue, owner_email, tenancy};
+use super::{Created, created};
+use crate::auth::Management;
+use crate::error::ApiError;
+use crate::extract::{Body, Page, PageParams, Params, Segment};
+use crate::keys::KeyKind;
+use crate::record::Change;
+use crate::state::App;
+use crate::store;
+use crate::store::agents::{self, Agent};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewAgent {
+    /// The principal of its calls.
+    id: Name,
+    #[serde(default)]
+    name: Option<Name>,
+    /// E-mail of the person who answers for it, and who may not approve its calls.
+    owner: String,
+    #[serde(default)]
+    tenancy: Option<TenancyKind>,
+    #[serde(default)]
+    tenants: Vec<Name>,
+    #[serde(default)]
+    expires_at: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Shown {
+    id: Name,
+    name: String,
+    owner: String,
+    created_at: String,
+}
+
+impl From<Agent> for Shown {
+    fn from(agent: Agent) -> Self {
+        Self { id: agent.id, name: agent.name, owner: agent.owner, created_at: rfc3339(agent.created_at) }
+    }
+}
+
+#[derive(Serialize)]
+pub(crate) struct WithKey {
+    #[serde(flatten)]
+    agent: Shown,
+    /// Its first key, shown once; further ones by `POST /v1/keys`.
+    key: ShownOnce,
+}
+
+/// `POST /v1/agents`: with its first `oak_agent_` key. 409 when the id is or was taken.
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    Management(who): Management,
+    Body(new): Body<NewAgent>,
+) -> Result<Created<WithKey>, ApiError> {
+    refuse_reserved(&new.id)?;
+    let agent = Agent {
+        name: new.name.unwrap_or_else(|| new.id.clone()).to_string(),
+        id: new.id,
+        owner: owner_email(&new.owner)?,
+        created_at: app.now(),
+    };
+    let grant = Grant {
+        kind: KeyKind::Agent,
+        name: agent.name.clone(),
+        tenancy: tenancy(new.tenancy, new.tenants)?,
+        agent: Some(agent.id.clone()),
+        owner: None,
+        audience: None,
+        expires_at: expiry(&app, new.expires_at.as_deref())?,
+    };
+    let mut write = app.write().await?;
+    agents::insert(&mut write, who.org(), &agent).await.map_err(|e| {
+        if e.is_unique_violation() {
+            let detail = format!("The id `{}` is or was an agent's; ids are not given twice.", agent.id);
+            return ApiError::conflict("already_exists", detail);
+        }
+        e.into()
+    })?;
+    let detail = json!({"id": agent.id, "name": agent.name, "owner": agent.owner});
+    Change::new(EventType::AgentCreated, who.org(), who.principal(), detail).record(&app, &mut write).await?;
+    let key = issue(&app, &mut write, &who, grant).await?;
+    write.bump(who.org(), None).await?;
+    write.commit().await?;
+    Ok(created(WithKey { agent: agent.into(), key }))
+}
+
+/// An agent must not pass for a key, a person or a proxy where only the principal is shown.
+fn refuse_reserved(id: &Name) -> Result<(), ApiError> {
+    let taken = ["key_", "usr_", "prx_"].iter().find(|prefix| id.starts_with(**prefix));
+    match taken {
+        Some(prefix) => {
+            Err(ApiError::invalid_value("/id", format!("An agent's id does not begin with `{prefix}`.")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// `GET /v1/agents`
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Management(who): Management,
+    Params(page): Params<PageParams>,
+) -> Result<Json<Page<Shown>>, ApiError> {
+    let mut db = app.db.read().await?;
+    let rows = agents::list(&mut db, who.org(), &page.after()?, page.fetch()).await?;
+    Ok(Json(Page::new(rows, page.limit(), |a| a.id.to_string()).map(Shown::from)))
+}
+
+/// `GET /v1/agents/{id}`
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    Management(who): Management,
+    id: Segment,
+) -> Result<Json<Shown>, ApiError> {
+    let id = id.name("agent")?;
+    let mut db = app.db.read().await?;
+    let agent = agents::by_id(&mut db, who.org(), &id).await?;
+    agent.map(|a| Json(a.into())).ok_or_else(|| ApiError::not_found("agent", &id))
+}
+
+/// `DELETE /v1/agents/{id}`: its keys stop working at once.
+pub(crate) async fn delete(
+    State(app): State<Arc<App>>,
+    Management(who): Management,
+    id: Segment,
+) -> Result<StatusCode, ApiError> {
+    let id = id.name("agent")?;
+    let now = app.now();
+    let mut write = app.write().await?;
+    if !agents::delete(&mut write, who.org(), &id, now).await? {
+        return Err(ApiError::not_found("agent", &id));
+    }
+    let revoked = agents::live_keys(&mut write, who.org(), &id).await?;
+    for key in &revoked {
+        store::keys::revoke(&mut write, who.org(), key, now).await?;
+    }
+    write.bump(who.org(), None).await?;
+    let detail = json!({"id": id, "keys_revoked": revoked});
+    Change::new(EventType::AgentDeleted, who.org(), who.principal(), detail).record(&app, &mut write).await?;
+    write.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}

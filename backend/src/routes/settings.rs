@@ -1,0 +1,65 @@
+//! What an org decides for itself.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use oakallow_policy::audit::EventType;
+use oakallow_policy::ruleset::{APPROVAL_TIMEOUT_S, Unregistered};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::auth::Management;
+use crate::error::ApiError;
+use crate::extract::Body;
+use crate::record::Change;
+use crate::state::App;
+use crate::store::orgs::{self, Settings};
+
+/// What is left out stays.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SettingsPatch {
+    unregistered: Option<Unregistered>,
+    approval_timeout_s: Option<u32>,
+    approver_keys_decide_high_risk: Option<bool>,
+    unbound_tokens_high_risk: Option<bool>,
+}
+
+/// `GET /v1/settings`
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    Management(who): Management,
+) -> Result<Json<Settings>, ApiError> {
+    let mut db = app.db.read().await?;
+    Ok(Json(orgs::settings(&mut db, who.org()).await?))
+}
+
+/// `PATCH /v1/settings`
+pub(crate) async fn update(
+    State(app): State<Arc<App>>,
+    Management(who): Management,
+    Body(patch): Body<SettingsPatch>,
+) -> Result<Json<Settings>, ApiError> {
+    if patch.approval_timeout_s.is_some_and(|t| !APPROVAL_TIMEOUT_S.contains(&t)) {
+        let detail = "An approval expires after 60 (a minute) to 604800 seconds (seven days).";
+        return Err(ApiError::invalid_value("/approval_timeout_s", detail));
+    }
+    let mut write = app.write().await?;
+    let old = orgs::settings(&mut write, who.org()).await?;
+    let new = Settings {
+        unregistered: patch.unregistered.unwrap_or(old.unregistered),
+        approval_timeout_s: patch.approval_timeout_s.unwrap_or(old.approval_timeout_s),
+        approver_keys_decide_high_risk: patch
+            .approver_keys_decide_high_risk
+            .unwrap_or(old.approver_keys_decide_high_risk),
+        unbound_tokens_high_risk: patch.unbound_tokens_high_risk.unwrap_or(old.unbound_tokens_high_risk),
+    };
+    orgs::set_settings(&mut write, who.org(), &new).await?;
+    write.bump(who.org(), None).await?;
+    Change::new(EventType::SettingsUpdated, who.org(), who.principal(), json!({"before": old, "after": new}))
+        .record(&app, &mut write)
+        .await?;
+    write.commit().await?;
+    Ok(Json(new))
+}

@@ -1,0 +1,155 @@
+//! Tenants: the customers or departments between which an org keeps things apart.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use http::StatusCode;
+use oakallow_policy::audit::EventType;
+use oakallow_policy::id::Name;
+use oakallow_policy::timestamp::rfc3339;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Created, created};
+use crate::auth::Management;
+use crate::error::ApiError;
+use crate::extract::{Body, Page, PageParams, Params, Segment};
+use crate::record::Change;
+use crate::state::App;
+use crate::store::tenants::{self, Tenant};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NewTenant {
+    id: Name,
+    /// What people call it; its id when left out.
+    name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TenantPatch {
+    name: String,
+}
+
+#[derive(Serialize)]
+pub(crate) struct Shown {
+    id: Name,
+    name: String,
+    created_at: String,
+    updated_at: String,
+}
+
+impl From<Tenant> for Shown {
+    fn from(tenant: Tenant) -> Self {
+        Self {
+            id: tenant.id,
+            name: tenant.name,
+            created_at: rfc3339(tenant.created_at),
+            updated_at: rfc3339(tenant.updated_at),
+        }
+    }
+}
+
+/// `POST /v1/tenants`; 409 when the id is taken.
+pub(crate) async fn create(
+    State(app): State<Arc<App>>,
+    Management(who): Management,
+    Body(new): Body<NewTenant>,
+) -> Result<Created<Shown>, ApiError> {
+    let now = app.now();
+    let name = new.name.unwrap_or_else(|| new.id.to_string());
+    let tenant = Tenant { id: new.id, name: checked_name(name)?, created_at: now, updated_at: now };
+    let mut write = app.write().await?;
+    let version = write.bump(who.org(), None).await?;
+    tenants::insert(&mut write, who.org(), &tenant, version).await.map_err(|e| taken(e, &tenant.id))?;
+    let detail = json!({"id": tenant.id, "name": tenant.name});
+    Change::new(EventType::TenantCreated, who.org(), who.principal(), detail)
+        .tenant(Some(&tenant.id))
+        .record(&app, &mut write)
+        .await?;
+    write.commit().await?;
+    Ok(created(tenant.into()))
+}
+
+fn taken(error: crate::store::StoreError, id: &Name) -> ApiError {
+    if error.is_unique_violation() {
+        return ApiError::conflict("already_exists", format!("There is a tenant `{id}` already."));
+    }
+    error.into()
+}
+
+fn checked_name(name: String) -> Result<String, ApiError> {
+    match Name::new(&name) {
+        Ok(name) => Ok(name.to_string()),
+        Err(e) => Err(ApiError::invalid_value("/name", format!("{e}."))),
+    }
+}
+
+/// `GET /v1/tenants`
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Management(who): Management,
+    Params(page): Params<PageParams>,
+) -> Result<Json<Page<Shown>>, ApiError> {
+    let mut db = app.db.read().await?;
+    let rows = tenants::list(&mut db, who.org(), &page.after()?, page.fetch()).await?;
+    Ok(Json(Page::new(rows, page.limit(), |t| t.id.to_string()).map(Shown::from)))
+}
+
+/// `GET /v1/tenants/{id}`
+pub(crate) async fn show(
+    State(app): State<Arc<App>>,
+    Management(who): Management,
+    id: Segment,
+) -> Result<Json<Shown>, ApiError> {
+    let name = id.name("tenant")?;
+    let mut db = app.db.read().await?;
+    let tenant = tenants::by_id(&mut db, who.org(), &name).await?;
+    tenant.map(|t| Json(t.into())).ok_or_else(|| ApiError::not_found("tenant", &name))
+}
+
+/// `PATCH /v1/tenants/{id}`: its name; the id stays.
+pub(crate) async fn update(
+    State(app): State<Arc<App>>,
+    Management(who): Management,
+    id: Segment,
+    Body(patch): Body<TenantPatch>,
+) -> Result<Json<Shown>, ApiError> {
+    let id = id.name("tenant")?;
+    let mut write = app.write().await?;
+    let mut tenant = tenants::by_id(&mut write, who.org(), &id)
+        .await?
+        .ok_or_else(|| ApiError::not_found("tenant", &id))?;
+    tenant.name = checked_name(patch.name)?;
+    tenant.updated_at = app.now();
+    tenants::rename(&mut write, who.org(), &tenant).await?;
+    let detail = json!({"id": tenant.id, "name": tenant.name});
+    Change::new(EventType::TenantUpdated, who.org(), who.principal(), detail)
+        .tenant(Some(&tenant.id))
+        .record(&app, &mut write)
+        .await?;
+    write.commit().await?;
+    Ok(Json(tenant.into()))
+}
+
+/// `DELETE /v1/tenants/{id}`: with its rules. Keys of the tenant stay, and reach nothing.
+pub(crate) async fn delete(
+    State(app): State<Arc<App>>,
+    Management(who): Management,
+    id: Segment,
+) -> Result<StatusCode, ApiError> {
+    let id = id.name("tenant")?;
+    let mut write = app.write().await?;
+    if !tenants::delete(&mut write, who.org(), &id).await? {
+        return Err(ApiError::not_found("tenant", &id));
+    }
+    write.bump(who.org(), None).await?;
+    Change::new(EventType::TenantDeleted, who.org(), who.principal(), json!({"id": id}))
+        .tenant(Some(&id))
+        .record(&app, &mut write)
+        .await?;
+    write.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
