@@ -6,7 +6,8 @@
 //!
 //! Out of scope: the Merkle log over all chains, and checkpoints.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use futures_util::TryStreamExt as _;
 use oakallow_policy::audit::{Chained, EventType, Head};
@@ -16,10 +17,11 @@ use oakallow_policy::rule::Permission;
 use oakallow_policy::timestamp::{self, UnixMs};
 use oakallow_policy::wire::{AuditBatch, PublicKey, Purpose};
 use serde::Serialize;
-use sqlx::SqliteConnection;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{Connection as _, SqliteConnection};
 
-use crate::store::StoreError;
 use crate::store::audit::{self, Sealed};
+use crate::store::{self, StoreError};
 
 /// The chain of a proxy.
 #[must_use]
@@ -91,7 +93,8 @@ pub(crate) async fn ingest(
         if chained.seq > head.seq + 1 {
             return Err(IngestError::Gap { expected: head.seq + 1, found: chained.seq });
         }
-        head = chained.follow(&source, &head).map_err(|e| broken(chained.seq, hash.clone(), &e.to_string()))?;
+        head =
+            chained.follow(&source, &head).map_err(|e| broken(chained.seq, hash.clone(), &e.to_string()))?;
         if audit::exists(conn, org, &chained.event.id).await? {
             return Err(broken(chained.seq, hash, "its id is taken by another event"));
         }
@@ -122,48 +125,73 @@ fn broken(seq: u64, hash: String, why: &str) -> IngestError {
 
 /// What a check of the whole record found.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Verified {
+pub struct Verified {
     /// Events that were looked at.
-    pub(crate) events: u64,
+    pub events: u64,
     /// Chains, with their length.
-    pub(crate) chains: HashMap<String, u64>,
+    pub chains: BTreeMap<String, u64>,
     /// Calls that were forwarded.
-    pub(crate) forwarded: u64,
+    pub forwarded: u64,
     /// Forwarded calls without a recorded outcome: in flight, or their proxy died and has not come back.
-    pub(crate) open: Vec<String>,
+    pub open: Vec<String>,
     /// What is wrong. Empty: the record is whole, and nothing was forwarded without leave.
-    pub(crate) violations: Vec<String>,
+    pub violations: Vec<String>,
 }
 
 impl Verified {
     /// Nothing is wrong.
     #[must_use]
-    pub(crate) fn is_sound(&self) -> bool {
+    pub fn is_sound(&self) -> bool {
         self.violations.is_empty()
     }
 }
 
+/// Why a record could not be checked: says nothing about the record.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The database cannot be read.
+    #[error("the database in {0}: {1}")]
+    Database(PathBuf, String),
+    /// There is no such org.
+    #[error("org `{0}` has no audit events here")]
+    Empty(String),
+}
+
+/// Checks the record of an org in a data directory, whether or not a backend runs on it. Reads only.
+pub async fn verify(data_dir: &Path, org: &str) -> Result<Verified, VerifyError> {
+    let unreadable = |e: &dyn std::fmt::Display| VerifyError::Database(data_dir.to_owned(), e.to_string());
+    let options = SqliteConnectOptions::new().filename(data_dir.join(store::FILE)).read_only(true);
+    let mut conn = SqliteConnection::connect_with(&options).await.map_err(|e| unreadable(&e))?;
+    // One moment of it, however long the check takes.
+    let mut tx = conn.begin().await.map_err(|e| unreadable(&e))?;
+    let found = check(&mut tx, org).await.map_err(|e| unreadable(&e))?;
+    if found.events == 0 {
+        return Err(VerifyError::Empty(org.to_owned()));
+    }
+    Ok(found)
+}
+
 /// Checks every chain of an org from its first event to its head, and that every `call.forwarded` has a
 /// decision that allows it, by the reason of its permit.
-pub(crate) async fn verify(conn: &mut SqliteConnection, org: &str) -> Result<Verified, StoreError> {
-    let mut check = Check::default();
+async fn check(conn: &mut SqliteConnection, org: &str) -> Result<Verified, StoreError> {
+    let mut checked = Check::default();
     let mut query = audit::chains(org);
     {
         let mut events = audit::stream(&mut *conn, &mut query);
         while let Some(event) = events.try_next().await? {
-            check.event(&event.body, &event.hash);
+            checked.event(&event.body, &event.hash);
         }
     }
-    for (source, head) in &check.heads {
+    for (source, head) in &checked.heads {
         let stored = audit::head(&mut *conn, org, source).await?;
         if stored != *head {
-            check.found.violations.push(format!(
-                "chain `{source}` ends at event {}, its head says {}",
-                head.seq, stored.seq
-            ));
+            checked
+                .found
+                .violations
+                .push(format!("chain `{source}` ends at event {}, its head says {}", head.seq, stored.seq));
         }
     }
-    Ok(check.finish())
+    Ok(checked.finish())
 }
 
 #[derive(Default)]

@@ -19,7 +19,9 @@ use oakallow_policy::id::{Kind, Name};
 use oakallow_policy::wire::Secret;
 use subtle::ConstantTimeEq as _;
 
+use crate::Running;
 use crate::approvals::{decide::Decider, ms};
+use crate::bootstrap::{BootstrapError, normal_email};
 use crate::error::ApiError;
 use crate::keys;
 use crate::record;
@@ -85,9 +87,8 @@ impl FromRequestParts<Arc<App>> for Session {
         if !parts.method.is_safe() {
             check_origin(&parts.headers, app)?;
         }
-        let unauthenticated = || {
-            ApiError::unauthenticated("unauthenticated", "You are not signed in: open a login link.")
-        };
+        let unauthenticated =
+            || ApiError::unauthenticated("unauthenticated", "You are not signed in: open a login link.");
         let secret = cookie(&parts.headers, cookie_name(app)).ok_or_else(unauthenticated)?;
         let secret_sha256 = keys::hash(secret);
         let mut db = app.db.read().await?;
@@ -160,11 +161,7 @@ fn set_cookie(app: &App, secret: Option<&str>) -> String {
 }
 
 /// Makes a link with which this person signs in once. `None`: the org has no such person.
-pub(crate) async fn issue_login_link(
-    app: &Arc<App>,
-    org: &Name,
-    email: &str,
-) -> Result<Option<Secret>, StoreError> {
+async fn issue_login_link(app: &Arc<App>, org: &Name, email: &str) -> Result<Option<Secret>, StoreError> {
     let mut write = app.write().await?;
     let Some(user) = users::by_email(&mut write, org, email).await? else { return Ok(None) };
     let token = base64url(&app.random.bytes32());
@@ -177,6 +174,18 @@ pub(crate) async fn issue_login_link(
     sessions::insert_link(&mut write, &link).await?;
     write.commit().await?;
     Ok(Some(Secret::new(format!("{}/login?token={token}", app.public_url))))
+}
+
+impl Running {
+    /// A link with which this person signs in once, within 15 minutes. A local operation: whoever can
+    /// start this process with its data directory owns the data anyway.
+    pub async fn issue_login_link(&self, org: &str, email: &str) -> Result<Secret, BootstrapError> {
+        let org = Name::new(org)?;
+        let email = normal_email(email)?;
+        issue_login_link(&self.app, &org, &email)
+            .await?
+            .ok_or_else(|| BootstrapError::NoUser { org: org.to_string(), email })
+    }
 }
 
 /// Signs in with a link's token. Returns the cookie; `None` when the link is unknown, used or expired.
@@ -217,5 +226,10 @@ pub(crate) async fn sign_out(app: &Arc<App>, session: &Session) -> Result<String
 fn told(app: &App, kind: EventType, session: &str, who: &str) -> Event {
     let mut detail = serde_json::Map::new();
     detail.insert("session".to_owned(), session.into());
-    record::event(app, kind, None, EventData { principal: Some(who.to_owned()), detail, ..EventData::default() })
+    record::event(
+        app,
+        kind,
+        None,
+        EventData { principal: Some(who.to_owned()), detail, ..EventData::default() },
+    )
 }

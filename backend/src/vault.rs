@@ -107,7 +107,11 @@ impl Vault {
     }
 
     /// The key that signs the org's bundles and checkpoints.
-    pub(crate) async fn bundle_key(&self, conn: &mut SqliteConnection, org: &str) -> Result<BundleKey, VaultError> {
+    pub(crate) async fn bundle_key(
+        &self,
+        conn: &mut SqliteConnection,
+        org: &str,
+    ) -> Result<BundleKey, VaultError> {
         let seed = self.secret(conn, org, Purpose::BundleSeed).await?;
         let key = SigningKey::from_bytes(&seed);
         let digest = canonical::hex(&canonical::sha256(key.verifying_key().as_bytes()));
@@ -194,12 +198,14 @@ impl Vault {
             None => {
                 let fresh = Zeroizing::new(self.random.bytes32());
                 let sealed = self.seal(&self.key, &aad, fresh.as_slice())?;
-                sqlx::query("INSERT INTO secrets (org, purpose, sealed) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-                    .bind(org)
-                    .bind(purpose.as_str())
-                    .bind(sealed)
-                    .execute(&mut *conn)
-                    .await?;
+                sqlx::query(
+                    "INSERT INTO secrets (org, purpose, sealed) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                )
+                .bind(org)
+                .bind(purpose.as_str())
+                .bind(sealed)
+                .execute(&mut *conn)
+                .await?;
                 // Not remembered yet: the caller's transaction may roll back.
                 let sealed = stored(conn, org, purpose).await?.ok_or(VaultError::Sealed)?;
                 return thirty_two(&open(&self.key, &aad, &sealed)?).map(Arc::new);
@@ -256,9 +262,7 @@ async fn epoch(conn: &mut SqliteConnection, org: &str) -> Result<(u32, UnixMs), 
         .bind(org)
         .fetch_optional(conn)
         .await?;
-    row.map_or(Ok((1, 0)), |row| {
-        Ok((row.try_get("epoch")?, unsigned(row.try_get("overlap_until_ms")?)))
-    })
+    row.map_or(Ok((1, 0)), |row| Ok((row.try_get("epoch")?, unsigned(row.try_get("overlap_until_ms")?))))
 }
 
 fn read_key(path: &Path) -> Result<Option<Zeroizing<[u8; 32]>>, VaultError> {

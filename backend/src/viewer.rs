@@ -20,7 +20,7 @@ use crate::store::{self, StoreError, users};
 /// See the module's documentation.
 #[derive(Clone)]
 pub(crate) enum Viewer {
-    Key(Credential),
+    Key(Box<Credential>),
     Person(Session),
 }
 
@@ -60,10 +60,7 @@ impl Viewer {
     /// Narrows a list to what [`Viewer::may_see`] lets through.
     pub(crate) fn narrow(&self, filter: &mut Filter) -> Result<(), ApiError> {
         let Self::Key(credential) = self else { return Ok(()) };
-        credential.require(
-            &[KeyKind::Standard, KeyKind::Agent, KeyKind::Approver],
-            "Reading approvals",
-        )?;
+        credential.require(&[KeyKind::Standard, KeyKind::Agent, KeyKind::Approver], "Reading approvals")?;
         if credential.kind() != KeyKind::Approver {
             filter.principal = Some(Name::new(credential.principal()).map_err(|e| ApiError::internal(&e))?);
             filter.within = match &credential.key.tenancy {
@@ -114,7 +111,7 @@ impl FromRequestParts<Arc<App>> for Viewer {
         let headers = &parts.headers;
         let has_key = headers.contains_key("x-api-key") || headers.contains_key(AUTHORIZATION);
         if has_key || !headers.contains_key(COOKIE) {
-            return Credential::from_request_parts(parts, app).await.map(Self::Key);
+            return Credential::from_request_parts(parts, app).await.map(|key| Self::Key(Box::new(key)));
         }
         let session = Session::from_request_parts(parts, app).await?;
         if !parts.method.is_safe() {

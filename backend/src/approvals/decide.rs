@@ -32,7 +32,6 @@ pub(crate) struct Decider {
 /// What they decide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-
 pub(crate) enum Verdict {
     Approved,
     Denied,

@@ -138,9 +138,9 @@ impl SearchParams {
 
 fn time(name: &str, text: Option<&str>) -> Result<Option<UnixMs>, ApiError> {
     let Some(text) = text else { return Ok(None) };
-    timestamp::parse_rfc3339(text)
-        .map(Some)
-        .ok_or_else(|| ApiError::invalid_request(format!("{name}: an RFC 3339 time, like 2026-01-31T00:00:00Z.")))
+    timestamp::parse_rfc3339(text).map(Some).ok_or_else(|| {
+        ApiError::invalid_request(format!("{name}: an RFC 3339 time, like 2026-01-31T00:00:00Z."))
+    })
 }
 
 fn before(cursor: Option<&str>) -> Result<Option<(UnixMs, i64)>, ApiError> {
@@ -151,7 +151,9 @@ fn before(cursor: Option<&str>) -> Result<Option<(UnixMs, i64)>, ApiError> {
     text.split_once('.')
         .and_then(|(time, position)| Some((time.parse().ok()?, position.parse().ok()?)))
         .map(Some)
-        .ok_or_else(|| ApiError::invalid_request("The cursor is not one of ours: use next_cursor as it came."))
+        .ok_or_else(|| {
+            ApiError::invalid_request("The cursor is not one of ours: use next_cursor as it came.")
+        })
 }
 
 /// 403 unless this viewer reads the whole log: people and management keys do.
@@ -204,7 +206,8 @@ pub(crate) async fn export(
         (CONTENT_TYPE, "application/x-ndjson"),
         (CONTENT_DISPOSITION, "attachment; filename=\"audit.ndjson\""),
     ];
-    let stream = futures_util::stream::unfold(body, |mut body| async move { Some((body.recv().await?, body)) });
+    let stream =
+        futures_util::stream::unfold(body, |mut body| async move { Some((body.recv().await?, body)) });
     Ok((StatusCode::OK, headers, HttpBody::from_stream(stream.boxed())).into_response())
 }
 

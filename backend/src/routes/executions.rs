@@ -102,8 +102,13 @@ pub(crate) async fn log(
     let linked = issued.is_some();
     let txn = issued.as_ref().and_then(|i| i.txn.clone());
     let data = reported(&report, issued, (credential.principal(), tenant), &id);
-    audit::record(&mut write, org, app.now(), record::event(&app, EventType::ExecutionReported, txn.clone(), data))
-        .await?;
+    audit::record(
+        &mut write,
+        org,
+        app.now(),
+        record::event(&app, EventType::ExecutionReported, txn.clone(), data),
+    )
+    .await?;
     write.commit().await?;
     let answer = Reported {
         execution_id: id,
@@ -180,10 +185,9 @@ pub(crate) async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page<ExecutionView>>, ApiError> {
     let cursor = decode_cursor(params.cursor.as_deref())?;
-    let before = (!cursor.is_empty())
-        .then(|| cursor.parse())
-        .transpose()
-        .map_err(|_| ApiError::invalid_request("The cursor is not one of ours: use next_cursor as it came."))?;
+    let before = (!cursor.is_empty()).then(|| cursor.parse()).transpose().map_err(|_| {
+        ApiError::invalid_request("The cursor is not one of ours: use next_cursor as it came.")
+    })?;
     let filter = Filter { tool: params.tool, tenant: params.tenant, own: own(&viewer)?, before };
     let limit = page_limit(params.limit);
     let mut db = app.db.read().await?;
@@ -196,10 +200,7 @@ pub(crate) async fn list(
 /// Whose executions this viewer may see; `None`: everybody's.
 fn own(viewer: &Viewer) -> Result<Option<(String, oakallow_policy::wire::Tenancy)>, ApiError> {
     let Viewer::Key(credential) = viewer else { return Ok(None) };
-    credential.require(
-        &[KeyKind::Management, KeyKind::Standard, KeyKind::Agent],
-        "Reading executions",
-    )?;
+    credential.require(&[KeyKind::Management, KeyKind::Standard, KeyKind::Agent], "Reading executions")?;
     Ok((credential.kind() != KeyKind::Management)
         .then(|| (credential.principal().to_owned(), credential.key.tenancy.clone())))
 }

@@ -268,10 +268,11 @@ pub(crate) async fn vote(
 
 /// Who said yes so far.
 pub(crate) async fn voters(conn: &mut SqliteConnection, id: &str) -> Result<Vec<String>, StoreError> {
-    let voters = sqlx::query_scalar("SELECT person FROM approval_votes WHERE approval_id = ? ORDER BY voted_ms")
-        .bind(id)
-        .fetch_all(conn)
-        .await?;
+    let voters =
+        sqlx::query_scalar("SELECT person FROM approval_votes WHERE approval_id = ? ORDER BY voted_ms")
+            .bind(id)
+            .fetch_all(conn)
+            .await?;
     Ok(voters)
 }
 
@@ -397,4 +398,20 @@ pub(crate) async fn next_deadline(conn: &mut SqliteConnection) -> Result<Option<
     .fetch_one(conn)
     .await?;
     Ok(next.map(unsigned))
+}
+
+/// How often this very call ran with an approval.
+pub(crate) async fn count_consumed(
+    conn: &mut SqliteConnection,
+    org: &str,
+    fingerprint: Fingerprint,
+) -> Result<u32, StoreError> {
+    let count = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM approvals WHERE org = ? AND fingerprint = ? AND status = 'consumed'",
+    )
+    .bind(org)
+    .bind(fingerprint.to_string())
+    .fetch_one(conn)
+    .await?;
+    Ok(count)
 }

@@ -113,7 +113,11 @@ pub(crate) async fn hash_at(
 }
 
 /// Whether the org has an event of that id.
-pub(crate) async fn exists(conn: &mut SqliteConnection, org: &str, event_id: &str) -> Result<bool, StoreError> {
+pub(crate) async fn exists(
+    conn: &mut SqliteConnection,
+    org: &str,
+    event_id: &str,
+) -> Result<bool, StoreError> {
     let exists = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE org = ? AND event_id = ?)")
         .bind(org)
         .bind(event_id)

@@ -110,7 +110,10 @@ pub(crate) async fn end(db: &mut SqliteConnection, id: &str, now: UnixMs) -> Res
 
 /// Forgets links and sessions that are over.
 pub(crate) async fn delete_past(db: &mut SqliteConnection, before: UnixMs) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM login_links WHERE expires_ms < ?").bind(signed(before)).execute(&mut *db).await?;
+    sqlx::query("DELETE FROM login_links WHERE expires_ms < ?")
+        .bind(signed(before))
+        .execute(&mut *db)
+        .await?;
     sqlx::query("DELETE FROM sessions WHERE expires_ms < ?").bind(signed(before)).execute(db).await?;
     Ok(())
 }

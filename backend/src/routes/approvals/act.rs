@@ -70,7 +70,7 @@ async fn may_cancel(app: &Arc<App>, viewer: &Viewer, approval: &Approval) -> Res
     if let Viewer::Key(credential) = viewer
         && credential.kind() == KeyKind::Proxy
     {
-        let proxy = ProxyIdentity::of(credential.clone(), app).await?;
+        let proxy = ProxyIdentity::of((**credential).clone(), app).await?;
         return must_serve(&proxy, &approval.audience, approval.tenant.as_ref());
     }
     if !viewer.may_see(approval) {
@@ -103,7 +103,11 @@ pub(crate) async fn consume(
     match settle(&app, &mut write, (&org, &id), step, None).await?.ok_or_else(not_found)? {
         Settled::Moved(approval) => {
             write.commit().await?;
-            Ok(Json(Consumption { approval_id: approval.id, fingerprint: approval.fingerprint, txn: request.txn }))
+            Ok(Json(Consumption {
+                approval_id: approval.id,
+                fingerprint: approval.fingerprint,
+                txn: request.txn,
+            }))
         }
         Settled::Stayed(approval) => {
             // An expiry that was noticed here counts.

@@ -1,15 +1,18 @@
-//! `GET /v1/audiences/{audience}/keys`: for a tool server that checks tokens by itself.
+//! The keys of execution tokens: fetched by tool servers that check tokens by themselves, and rotated.
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use oakallow_policy::audit::EventType;
 use oakallow_policy::canonical::base64url;
 use serde::Serialize;
+use serde_json::json;
 
-use crate::auth::ToolServer;
+use crate::auth::{Management, ToolServer};
 use crate::error::ApiError;
 use crate::extract::Segment;
+use crate::record::Change;
 use crate::state::App;
 
 /// A symmetric JWK (RFC 7517, RFC 7518 section 6.4): stock JWT libraries take it as it is.
@@ -31,7 +34,7 @@ pub(crate) struct KeySet {
     keys: Vec<Jwk>,
 }
 
-/// The verification keys of the audience of this credential, and of no other.
+/// `GET /v1/audiences/{audience}/keys`: those of the audience of this credential, and of no other.
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
     ToolServer(credential): ToolServer,
@@ -54,9 +57,28 @@ pub(crate) async fn list(
         kid: key.kid().to_owned(),
         k: base64url(key.expose()),
     });
-    Ok(Json(KeySet {
-        audience: audience.to_string(),
-        issuer: app.public_url.clone(),
-        keys: keys.collect(),
-    }))
+    Ok(Json(KeySet { audience: audience.to_string(), issuer: app.public_url.clone(), keys: keys.collect() }))
+}
+
+/// What a rotation made.
+#[derive(Serialize)]
+pub(crate) struct Rotated {
+    epoch: u32,
+}
+
+/// `POST /v1/token-keys/rotate`: a new key for every audience of the org. The old ones are accepted for
+/// as long as a token of theirs may live; the new policy version brings the new ones to the proxies.
+pub(crate) async fn rotate(
+    State(app): State<Arc<App>>,
+    Management(credential): Management,
+) -> Result<Json<Rotated>, ApiError> {
+    let org = credential.org();
+    let mut write = app.write().await?;
+    let epoch =
+        app.vault.rotate_token_keys(&mut write, org, app.now()).await.map_err(|e| ApiError::internal(&e))?;
+    let detail = json!({"kind": "execution_token", "epoch": epoch});
+    Change::new(EventType::KeyCreated, org, credential.principal(), detail).record(&app, &mut write).await?;
+    write.bump(org, None).await?;
+    write.commit().await?;
+    Ok(Json(Rotated { epoch }))
 }

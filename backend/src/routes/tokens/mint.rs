@@ -111,7 +111,8 @@ pub(crate) async fn mint(
         .map_err(|e| ApiError::internal(&e))?;
     let key = keys.first().ok_or_else(|| ApiError::internal(&"an org without token keys"))?;
     let token = token::sign(&claims, key);
-    let event = record::event(&app, EventType::TokenMinted, Some(txn.clone()), minted(&asked, &permit, &claims));
+    let event =
+        record::event(&app, EventType::TokenMinted, Some(txn.clone()), minted(&asked, &permit, &claims));
     audit::record(&mut write, &org, app.now(), event).await?;
     write.commit().await?;
     let answer = Minted {
@@ -145,7 +146,10 @@ fn bound(request: &MintRequest) -> Result<Option<Bound>, ApiError> {
                 return Err(ApiError::invalid_value("/htm", "An HTTP method, like POST."));
             }
             if htu.len() > 8_192 || url::Url::parse(htu).is_err() {
-                return Err(ApiError::invalid_value("/htu", "The absolute URI of the request, query included."));
+                return Err(ApiError::invalid_value(
+                    "/htu",
+                    "The absolute URI of the request, query included.",
+                ));
             }
             Ok(Some(Bound { htm: htm.clone(), htu: htu.clone(), bdh: body_digest(body)? }))
         }
@@ -251,7 +255,9 @@ fn claims(
     let (request, bound) = request;
     let arguments = match &request.parameters {
         Value::Null => None,
-        given => Some(json_bytes(given).map_err(|e| ApiError::invalid_value("/parameters", format!("{e}.")))?),
+        given => {
+            Some(json_bytes(given).map_err(|e| ApiError::invalid_value("/parameters", format!("{e}.")))?)
+        }
     };
     let now = app.now();
     let iat = now / 1_000;
