@@ -1,0 +1,33 @@
+# shellcheck shell=bash
+# What building and checking need from the machine: the one list. Sourced by scripts/setup and check.
+
+# when | Debian package | probe | what for
+#   build   `cargo run --release -- dev`
+#   check   `./check`, on top of build
+SYSTEM_NEEDS=(
+  "build|build-essential|command -v cc|links every crate; compiles SQLite and the TLS provider"
+  "build|build-essential|command -v make|drives the build of zlib-ng"
+  "build|cmake|command -v cmake|configures zlib-ng, which Pingora depends on"
+  "check|build-essential|command -v c++|links the fuzz targets"
+  "check|python3|command -v python3|runs the Python clients of the end-to-end tests"
+  "check|python3-venv|python3 -c 'import venv, ensurepip'|keeps the Python clients out of the system's packages"
+  "check|npm|command -v npm|installs the TypeScript clients of the end-to-end tests"
+  "check|curl|command -v curl|runs the commands of the README"
+  "check|jq|command -v jq|reads JSON in scripts"
+  "check|valgrind|command -v valgrind|counts the instructions of a decision"
+)
+
+# name | minimum accepted when already installed | version installed when missing
+CARGO_NEEDS=(
+  "cargo-nextest|0.9.100|0.9.143"
+  "cargo-deny|0.19.0|0.20.2"
+  "cargo-fuzz|0.13.0|0.13.2"
+)
+
+# The MCP SDKs and their servers want a current Node; an older one stays untouched and ours goes to the cache.
+NODE_MAJOR_MIN=22
+NODE_VERSION=24.21.0
+
+# Everything installed without the system's package manager goes here, and may be deleted at any time.
+OAKALLOW_CACHE=${OAKALLOW_CACHE:-${HOME:?}/.cache/oakallow}
+export OAKALLOW_CACHE
