@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::Running;
 use crate::keys::{KeyKind, NewSecret};
 use crate::record::Change;
+use crate::session;
 use crate::store::users::User;
 use crate::store::{self, StoreError, Write};
 use crate::vault::VaultError;
@@ -33,8 +34,6 @@ pub enum BootstrapError {
     Org(#[from] oakallow_policy::id::NameError),
     #[error("`{0}` is not an e-mail address")]
     Email(String),
-    #[error("org `{0}` does not exist")]
-    NoOrg(String),
     #[error("org `{org}` has no user `{email}`")]
     NoUser { org: String, email: String },
     #[error("{0}")]
@@ -97,6 +96,17 @@ impl Running {
         let secret = self.insert_key(&mut write, &org, &key).await?;
         write.commit().await?;
         Ok(secret)
+    }
+
+    /// Makes a link with which a person signs in, once.
+    pub async fn issue_login_link(&self, org: &str, email: &str) -> Result<String, BootstrapError> {
+        let org = Name::new(org)?;
+        let email = normal_email(email)?;
+        let link = session::issue_login_link(&self.app, &org, &email).await?;
+        match link {
+            Some(link) => Ok(link.expose().to_owned()),
+            None => Err(BootstrapError::NoUser { org: org.to_string(), email }),
+        }
     }
 
     async fn insert_key(

@@ -49,6 +49,11 @@ pub use bootstrap::{Bootstrap, BootstrapError};
 pub use clock::Clock;
 pub use config::Config;
 
+/// Checking the whole record.
+pub mod audit {
+    pub use crate::ledger::{Verified, VerifyError, verify};
+}
+
 use clock::Random;
 use state::App;
 
@@ -134,6 +139,7 @@ fn calls() -> Router<Arc<App>> {
         .route("/v1/tokens/mint", post(tokens::mint::mint))
         .route("/v1/tokens/verify", post(tokens::verify::verify))
         .route("/v1/audiences/{audience}/keys", get(tokens::keys::list))
+        .route("/v1/token-keys/rotate", post(tokens::keys::rotate))
         .route("/v1/executions", get(executions::list))
         .route("/v1/executions/log", post(executions::log))
         .route("/v1/audit", get(audit::search))

@@ -19,9 +19,7 @@ use oakallow_policy::id::{Kind, Name};
 use oakallow_policy::wire::Secret;
 use subtle::ConstantTimeEq as _;
 
-use crate::Running;
 use crate::approvals::{decide::Decider, ms};
-use crate::bootstrap::{BootstrapError, normal_email};
 use crate::error::ApiError;
 use crate::keys;
 use crate::record;
@@ -161,7 +159,11 @@ fn set_cookie(app: &App, secret: Option<&str>) -> String {
 }
 
 /// Makes a link with which this person signs in once. `None`: the org has no such person.
-async fn issue_login_link(app: &Arc<App>, org: &Name, email: &str) -> Result<Option<Secret>, StoreError> {
+pub(crate) async fn issue_login_link(
+    app: &Arc<App>,
+    org: &Name,
+    email: &str,
+) -> Result<Option<Secret>, StoreError> {
     let mut write = app.write().await?;
     let Some(user) = users::by_email(&mut write, org, email).await? else { return Ok(None) };
     let token = base64url(&app.random.bytes32());
@@ -174,18 +176,6 @@ async fn issue_login_link(app: &Arc<App>, org: &Name, email: &str) -> Result<Opt
     sessions::insert_link(&mut write, &link).await?;
     write.commit().await?;
     Ok(Some(Secret::new(format!("{}/login?token={token}", app.public_url))))
-}
-
-impl Running {
-    /// A link with which this person signs in once, within 15 minutes. A local operation: whoever can
-    /// start this process with its data directory owns the data anyway.
-    pub async fn issue_login_link(&self, org: &str, email: &str) -> Result<Secret, BootstrapError> {
-        let org = Name::new(org)?;
-        let email = normal_email(email)?;
-        issue_login_link(&self.app, &org, &email)
-            .await?
-            .ok_or_else(|| BootstrapError::NoUser { org: org.to_string(), email })
-    }
 }
 
 /// Signs in with a link's token. Returns the cookie; `None` when the link is unknown, used or expired.

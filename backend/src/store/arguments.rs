@@ -20,10 +20,7 @@ pub(crate) async fn insert(
 }
 
 /// `None`: deleted.
-pub(crate) async fn find(
-    conn: &mut SqliteConnection,
-    approval: &str,
-) -> Result<Option<Vec<u8>>, StoreError> {
+pub(crate) async fn find(conn: &mut SqliteConnection, approval: &str) -> Result<Option<Vec<u8>>, StoreError> {
     let sealed = sqlx::query_scalar("SELECT sealed FROM approval_arguments WHERE approval_id = ?")
         .bind(approval)
         .fetch_optional(conn)

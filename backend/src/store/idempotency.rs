@@ -64,9 +64,7 @@ pub(crate) async fn remember(
 }
 
 pub(crate) async fn delete_unused(conn: &mut SqliteConnection, before: UnixMs) -> Result<u64, StoreError> {
-    let done = sqlx::query("DELETE FROM approval_keys WHERE used_ms < ?")
-        .bind(signed(before))
-        .execute(conn)
-        .await?;
+    let done =
+        sqlx::query("DELETE FROM approval_keys WHERE used_ms < ?").bind(signed(before)).execute(conn).await?;
     Ok(done.rows_affected())
 }
