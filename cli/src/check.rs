@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use oakallow_policy::document::Document;
+use oakallow_proxy::config::Config;
 use serde_yaml::Value;
 
 use crate::Done;
@@ -27,6 +28,8 @@ pub(crate) struct Args {
 /// What a file can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Kind {
+    /// A proxy's configuration
+    Proxy,
     /// A policy document
     Policy,
     /// A file of policy tests
@@ -53,10 +56,12 @@ fn check(path: &Path, kind: Option<Kind>) -> Result<String, String> {
     let file = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|e| format!("{file}: cannot be read: {e}"))?;
     match kind.or_else(|| recognise(&text)) {
+        Some(Kind::Proxy) => proxy(&file, &text),
         Some(Kind::Policy) => policy(&file, &text),
         Some(Kind::PolicyTests) => policy_tests(&file, &text),
         None => Err(format!(
-            "{file}: not a policy document (top-level `org:`)\n  hint: say what it is with --kind"
+            "{file}: neither a proxy configuration (top-level `routes:`) nor a policy document (`org:`) nor policy \
+             tests (`cases:`)\n  hint: say what it is with --kind"
         )),
     }
 }
@@ -65,6 +70,7 @@ fn check(path: &Path, kind: Option<Kind>) -> Result<String, String> {
 /// document, whose error then names the place.
 fn recognise(text: &str) -> Option<Kind> {
     match serde_yaml::from_str::<Value>(text) {
+        Ok(value) if value.get("routes").is_some() => Some(Kind::Proxy),
         Ok(value) if value.get("org").is_some() => Some(Kind::Policy),
         Ok(value) if value.get("cases").is_some() => Some(Kind::PolicyTests),
         Ok(_) => None,
@@ -86,4 +92,10 @@ fn policy(file: &str, text: &str) -> Result<String, String> {
 fn policy_tests(file: &str, text: &str) -> Result<String, String> {
     let suite = Suite::parse(file, text).map_err(|e| e.to_string())?;
     Ok(format!("{} policy tests", suite.len()))
+}
+
+fn proxy(file: &str, text: &str) -> Result<String, String> {
+    let config = Config::parse(file, text).map_err(|e| e.to_string())?;
+    let routes: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
+    Ok(format!("a proxy configuration with the routes {}", routes.join(", ")))
 }

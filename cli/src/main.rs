@@ -3,12 +3,15 @@
 //! Reading order: [`Command`] lists what there is; each command is a module of the same name. Commands
 //! write what they are asked for to standard output, and logs to standard error.
 
+mod backend;
 mod check;
 mod demo_tools;
+mod dev;
 mod explain;
 mod logs;
 mod policy_file;
 mod policy_test;
+mod proxy;
 mod run;
 
 use std::io::{self, Write as _};
@@ -29,6 +32,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run everything in one process, with a demo org to try
+    Dev(dev::Args),
+    /// Run the backend alone, or administer its data directory
+    Backend(backend::Args),
+    /// Run the proxy alone
+    Proxy(proxy::Args),
     /// Run the demo tool server alone
     DemoTools(run::DemoToolsArgs),
     /// Check proxy configurations and policy documents
@@ -63,6 +72,9 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> anyhow::Result<Done> {
     match command {
+        Command::Dev(args) => dev::run(&args),
+        Command::Backend(args) => backend::run(args, &mut io::stdout()),
+        Command::Proxy(args) => proxy::run(&args),
         Command::DemoTools(args) => run::demo_tools(args),
         Command::Check(args) => check::run(&args, &mut io::stdout()),
         Command::Explain(args) => explain::run(&args, &mut io::stdout()),

@@ -15,7 +15,7 @@ use crate::demo_tools;
 use crate::logs::{self, Format};
 
 /// What a server logs when nobody says otherwise.
-const SERVER_FILTER: &str = "info";
+pub(crate) const SERVER_FILTER: &str = "info";
 /// How long blocking work may go on after the end.
 const LEFTOVERS: Duration = Duration::from_secs(1);
 

@@ -1,5 +1,7 @@
 //! Commands that read files: every example is accepted, and what is wrong is shown with its place.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
