@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # What building and checking need from the machine: the one list. Sourced by scripts/setup and check.
 
 # when | Debian package | probe | what for
@@ -12,6 +12,7 @@ SYSTEM_NEEDS=(
   "check|python3|command -v python3|runs the Python clients of the end-to-end tests"
   "check|python3-venv|python3 -c 'import venv, ensurepip'|keeps the Python clients out of the system's packages"
   "check|npm|command -v npm|installs the TypeScript clients of the end-to-end tests"
+  "check|chromium|command -v chromium|presses Approve in the end-to-end tests, driven by Playwright"
   "check|curl|command -v curl|runs the commands of the README"
   "check|jq|command -v jq|reads JSON in scripts"
   "check|valgrind|command -v valgrind|counts the instructions of a decision"

@@ -51,7 +51,7 @@ unpack_packages() {
     done
     dpkg-deb --fsys-tarfile rust-web-src_*.deb | tar -x -C "$HOME_DIR" --wildcards './usr/src/rustc-*/library/*'
   )
-  rm -rf "$HOME_DIR/debs" "$HOME_DIR/usr/share"
+  rm -rf "${HOME_DIR:?}/debs" "${HOME_DIR:?}/usr/share"
 }
 
 # The compiler finds its libraries in the private folder, and the linker that rustup ships.
