@@ -3,6 +3,7 @@
 //! Reading order: [`Command`] lists what there is; each command is a module of the same name. Commands
 //! write what they are asked for to standard output, and logs to standard error.
 
+mod audit;
 mod backend;
 mod check;
 mod demo_tools;
@@ -46,6 +47,8 @@ enum Command {
     Explain(explain::Args),
     /// Work with policy documents
     Policy(policy_test::Args),
+    /// Check the audit log
+    Audit(audit::Args),
 }
 
 /// How a command ended that did not fail.
@@ -78,6 +81,7 @@ fn dispatch(command: Command) -> anyhow::Result<Done> {
         Command::DemoTools(args) => run::demo_tools(args),
         Command::Check(args) => check::run(&args, &mut io::stdout()),
         Command::Explain(args) => explain::run(&args, &mut io::stdout()),
+        Command::Audit(args) => audit::run(&args, &mut io::stdout()),
         Command::Policy(args) => policy_test::run(&args, &mut io::stdout()),
     }
 }

@@ -16,25 +16,25 @@ const TRIES: &[Try] = &[
     Try {
         title: "Allowed: acme may restart services",
         commands: &[
-            r#"curl -s "$OAKALLOW_PROXY/tools/restart_service" -H "X-API-Key: $OAKALLOW_ACME_KEY" --json '{"service":"server-prod-01"}'"#,
+            r#"curl -s "$OAKALLOW_PROXY/tools/restart_service" -H "X-API-Key: $OAKALLOW_ACME_KEY" -d '{"service":"server-prod-01"}'"#,
         ],
     },
     Try {
         title: "Needs approval: the same call for globex waits until somebody decides on the approvals page",
         commands: &[
-            r#"curl -s "$OAKALLOW_PROXY/tools/restart_service" -H "X-API-Key: $OAKALLOW_GLOBEX_KEY" --json '{"service":"server-prod-01"}'"#,
+            r#"curl -s "$OAKALLOW_PROXY/tools/restart_service" -H "X-API-Key: $OAKALLOW_GLOBEX_KEY" -d '{"service":"server-prod-01"}'"#,
         ],
     },
     Try {
         title: "Disabled: nobody drops a database",
         commands: &[
-            r#"curl -s "$OAKALLOW_PROXY/tools/drop_database" -H "X-API-Key: $OAKALLOW_ACME_KEY" --json '{"name":"orders"}'"#,
+            r#"curl -s "$OAKALLOW_PROXY/tools/drop_database" -H "X-API-Key: $OAKALLOW_ACME_KEY" -d '{"name":"orders"}'"#,
         ],
     },
     Try {
         title: "Unregistered: a tool that nobody knows is not trusted (answered at once: pending)",
         commands: &[
-            r#"curl -s "$OAKALLOW_PROXY/tools/format_disk" -H "X-API-Key: $OAKALLOW_ACME_KEY" -H "Prefer: respond-async" --json '{"disk":"sda"}'"#,
+            r#"curl -s "$OAKALLOW_PROXY/tools/format_disk" -H "X-API-Key: $OAKALLOW_ACME_KEY" -H "Prefer: respond-async" -d '{"disk":"sda"}'"#,
         ],
     },
     Try {
@@ -48,7 +48,7 @@ const TRIES: &[Try] = &[
     Try {
         title: "MCP: the same tools at $OAKALLOW_PROXY/mcp (streamable HTTP, header X-API-Key)",
         commands: &[
-            r#"curl -s "$OAKALLOW_PROXY/mcp" -H "X-API-Key: $OAKALLOW_ACME_KEY" -H "Accept: application/json, text/event-stream" -H "MCP-Protocol-Version: 2026-07-28" -H "Mcp-Method: tools/call" -H "Mcp-Name: read_record" --json '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read_record","arguments":{"id":"42"},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"curl","version":"8"},"io.modelcontextprotocol/clientCapabilities":{}}}}'"#,
+            r#"curl -s "$OAKALLOW_PROXY/mcp" -H "X-API-Key: $OAKALLOW_ACME_KEY" -H "Accept: application/json, text/event-stream" -H "MCP-Protocol-Version: 2026-07-28" -H "Mcp-Method: tools/call" -H "Mcp-Name: read_record" -H "Content-Type: application/json" -d '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read_record","arguments":{"id":"42"},"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"curl","version":"8"},"io.modelcontextprotocol/clientCapabilities":{}}}}'"#,
         ],
     },
     Try {
