@@ -175,11 +175,16 @@ impl Write {
     }
 
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
-        self.tx.commit().await?;
-        for item in self.announcements {
-            self.app.feed.publish(item);
-        }
-        Ok(())
+        // On a task of its own: a client that leaves at this moment cannot keep a change that is
+        // committed from being heard of.
+        let done = tokio::spawn(async move {
+            self.tx.commit().await?;
+            for item in self.announcements {
+                self.app.feed.publish(item);
+            }
+            Ok(())
+        });
+        done.await.unwrap_or(Err(StoreError::Busy))
     }
 }
 

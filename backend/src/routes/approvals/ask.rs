@@ -141,6 +141,9 @@ async fn ask_of_rest(
         method: request.method,
     };
     let decision = policy.decide(&call).map_err(|e| undecided(&e))?;
+    if let (Some(tool), false) = (tool, request.parameters.is_null()) {
+        app.validators.check(tool, &request.parameters)?;
+    }
     match decision.permission {
         Permission::RequiresApproval => {}
         Permission::Allowed => {

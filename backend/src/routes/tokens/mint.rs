@@ -94,6 +94,10 @@ pub(crate) async fn mint(
     let tool = policy.tool(&request.tool_name);
     let call = call(&credential, &request, tenant, tool)?;
     let decision = policy.decide(&call).map_err(|e| undecided(&e))?;
+    // Without arguments there is nothing to check: the token is then bound to none.
+    if let (Some(tool), false) = (tool, request.parameters.is_null()) {
+        app.validators.check(tool, &request.parameters)?;
+    }
     if bound.is_none() && decision.risk_level >= RiskLevel::High {
         let settings = orgs::settings(&mut write, &org).await?;
         if !settings.unbound_tokens_high_risk {

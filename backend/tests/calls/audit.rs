@@ -1,0 +1,219 @@
+use oakallow_policy::audit::{ApprovalRecord, DecisionRecord, EventData, EventType, Head};
+use oakallow_policy::canonical::{hex, sha256};
+use oakallow_policy::permit::PermitReason;
+use oakallow_policy::rule::Permission;
+use serde_json::{Value, json};
+
+use crate::stack::{Proxy, START, Stack, start};
+
+fn decided(permission: Permission) -> EventData {
+    let decision = DecisionRecord {
+        permission,
+        resolved_from: "tool_default".to_owned(),
+        rule: None,
+        policy_version: 1,
+        unregistered: false,
+    };
+    EventData { decision: Some(decision), tool: Some("transfer_funds".to_owned()), ..EventData::default() }
+}
+
+fn forwarded(reason: PermitReason, approval: Option<&str>) -> EventData {
+    let approval = approval.map(|id| ApprovalRecord { id: id.to_owned(), ..ApprovalRecord::default() });
+    EventData { permit: Some(reason), approval, ..EventData::default() }
+}
+
+async fn ship(stack: &Stack, proxy: &Proxy, batch: &Value) -> (u16, Value) {
+    stack.post(&proxy.key, &proxy.path("audit"), batch).await
+}
+
+#[tokio::test]
+async fn a_batch_is_stored_once_and_may_be_sent_again() {
+    let stack = start().await;
+    let mut proxy = stack.enrol().await;
+    let events: Vec<_> = (0..5)
+        .map(|n| proxy.event(EventType::CallDecided, &format!("txn_{n}"), decided(Permission::Allowed)))
+        .collect();
+    let batch = proxy.batch(&events);
+    for _ in 0..3 {
+        let (status, ack) = ship(&stack, &proxy, &batch).await;
+        assert_eq!((status, ack["acknowledged_seq"].as_u64()), (200, Some(5)), "{ack}");
+    }
+    assert_eq!(stack.events("call.decided").await.len(), 5);
+    // An overlap: three known ones, one new.
+    let next = proxy.event(EventType::CallCompleted, "txn_0", EventData::default());
+    let overlap: Vec<_> = events[2..].iter().cloned().chain([next]).collect();
+    let (_, ack) = ship(&stack, &proxy, &proxy.batch(&overlap)).await;
+    assert_eq!(ack["acknowledged_seq"], 6);
+}
+
+#[tokio::test]
+async fn a_gap_is_refused_and_the_proxy_told_what_is_missing() {
+    let stack = start().await;
+    let mut proxy = stack.enrol().await;
+    let _lost = proxy.event(EventType::CallRequested, "txn_0", EventData::default());
+    let second = proxy.event(EventType::CallRequested, "txn_1", EventData::default());
+    let (status, problem) = ship(&stack, &proxy, &proxy.batch(&[second])).await;
+    assert_eq!((status, problem["code"].as_str()), (409, Some("audit_gap")));
+    assert_eq!(problem["expected_seq"], 1);
+}
+
+#[tokio::test]
+async fn a_second_story_is_refused_and_recorded_once() {
+    let stack = start().await;
+    let mut proxy = stack.enrol().await;
+    let first = proxy.event(EventType::CallRequested, "txn_0", EventData::default());
+    assert_eq!(ship(&stack, &proxy, &proxy.batch(&[first])).await.0, 200);
+    // The same place in the chain, told differently.
+    proxy.head = Head::default();
+    let other = proxy.event(EventType::CallRequested, "txn_forged", EventData::default());
+    for _ in 0..2 {
+        let (status, problem) = ship(&stack, &proxy, &proxy.batch(std::slice::from_ref(&other))).await;
+        assert_eq!((status, problem["code"].as_str()), (409, Some("audit_chain_broken")));
+    }
+    assert_eq!(stack.events("proxy.chain_broken").await.len(), 1);
+    assert_eq!(stack.events("call.requested").await[0]["txn"], "txn_0");
+}
+
+#[tokio::test]
+async fn a_head_must_be_signed_by_the_proxy_and_be_the_end() {
+    let stack = start().await;
+    let mut proxy = stack.enrol().await;
+    let event = proxy.event(EventType::CallRequested, "txn_0", EventData::default());
+    let mut batch = proxy.batch(std::slice::from_ref(&event));
+    let stranger = ed25519_dalek::SigningKey::from_bytes(&[9; 32]);
+    let own = std::mem::replace(&mut proxy.signing, stranger);
+    let (status, problem) = ship(&stack, &proxy, &proxy.batch(std::slice::from_ref(&event))).await;
+    assert_eq!((status, problem["code"].as_str()), (403, Some("bad_signature")));
+    proxy.signing = own;
+    batch["head"] = proxy.batch_to(&[], &Head::default())["head"].clone();
+    let (status, problem) = ship(&stack, &proxy, &batch).await;
+    assert_eq!((status, problem["code"].as_str()), (409, Some("audit_head_mismatch")));
+    assert_eq!(stack.events("call.requested").await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_proxy_speaks_for_itself_only() {
+    let stack = start().await;
+    let proxy = stack.enrol().await;
+    let (status, _) = stack.post(&proxy.key, "/v1/proxies/prx_other/audit", &proxy.batch(&[])).await;
+    assert_eq!(status, 403);
+    assert_eq!(stack.post(&stack.acme, &proxy.path("audit"), &proxy.batch(&[])).await.0, 403);
+}
+
+#[tokio::test]
+async fn a_sound_record_verifies_and_a_forward_without_leave_does_not() {
+    let stack = start().await;
+    let mut proxy = stack.enrol().await;
+    let (body, fingerprint) = proxy.asks("transfer_funds", "x", "txn_b");
+    let (_, asked) = stack.post(&proxy.key, "/v1/approvals", &body).await;
+    let id = asked["id"].as_str().unwrap();
+    stack.decide(id, "approved").await;
+    let run = json!({"txn": "txn_b", "fingerprint": fingerprint});
+    assert_eq!(stack.post(&proxy.key, &format!("/v1/approvals/{id}/consume"), &run).await.0, 200);
+    let events = [
+        proxy.event(EventType::CallDecided, "txn_a", decided(Permission::Allowed)),
+        proxy.event(EventType::CallForwarded, "txn_a", forwarded(PermitReason::Rule, None)),
+        proxy.event(EventType::CallCompleted, "txn_a", EventData::default()),
+        proxy.event(EventType::CallDecided, "txn_b", decided(Permission::RequiresApproval)),
+        proxy.event(EventType::CallForwarded, "txn_b", forwarded(PermitReason::Approval, Some(id))),
+        proxy.event(EventType::CallForwarded, "txn_p", forwarded(PermitReason::Passthrough, None)),
+    ];
+    assert_eq!(ship(&stack, &proxy, &proxy.batch(&events)).await.0, 200);
+    let found = oakallow_backend::audit::verify(stack.dir.path(), "demo").await.unwrap();
+    assert!(found.is_sound(), "{:?}", found.violations);
+    assert_eq!((found.forwarded, found.open.len()), (3, 2));
+
+    let bad = [
+        proxy.event(EventType::CallDecided, "txn_c", decided(Permission::RequiresApproval)),
+        proxy.event(EventType::CallForwarded, "txn_c", forwarded(PermitReason::Rule, None)),
+        proxy.event(EventType::CallForwarded, "txn_d", forwarded(PermitReason::Approval, Some(id))),
+    ];
+    assert_eq!(ship(&stack, &proxy, &proxy.batch(&bad)).await.0, 200);
+    let found = oakallow_backend::audit::verify(stack.dir.path(), "demo").await.unwrap();
+    assert_eq!(found.violations.len(), 2, "{:?}", found.violations);
+}
+
+#[tokio::test]
+async fn the_log_refuses_change_and_a_changed_file_is_found() {
+    use sqlx::Connection as _;
+    let stack = start().await;
+    let path = format!("sqlite://{}", stack.dir.path().join("oakallow.db").display());
+    let mut db = sqlx::SqliteConnection::connect(&path).await.unwrap();
+    for sql in [
+        "UPDATE events SET body = '{}'",
+        "DELETE FROM events",
+        "UPDATE chain_heads SET seq = 1",
+        "DELETE FROM chain_heads",
+    ] {
+        let refused = sqlx::query(sql).execute(&mut db).await.unwrap_err().to_string();
+        assert!(refused.contains("append-only") || refused.contains("only grows"), "{sql}: {refused}");
+    }
+    // Somebody with the file can drop the trigger; the chain still tells.
+    sqlx::query("DROP TRIGGER events_refuse_update").execute(&mut db).await.unwrap();
+    sqlx::query(
+        "UPDATE events SET body = replace(body, 'demo-tools', 'evil-tools') WHERE type = 'key.created'",
+    )
+    .execute(&mut db)
+    .await
+    .unwrap();
+    let found = oakallow_backend::audit::verify(stack.dir.path(), "demo").await.unwrap();
+    assert!(!found.is_sound());
+}
+
+#[tokio::test]
+async fn the_log_is_searched_and_exported() {
+    let stack = start().await;
+    let mut proxy = stack.enrol().await;
+    let events: Vec<_> = (0..7)
+        .map(|n| {
+            let mut data = decided(Permission::Allowed);
+            data.tenant = Some(if n % 2 == 0 { "acme" } else { "globex" }.to_owned());
+            data.reason = Some(format!("needle_{n}%"));
+            proxy.event(EventType::CallDecided, &format!("txn_{n}"), data)
+        })
+        .collect();
+    ship(&stack, &proxy, &proxy.batch(&events)).await;
+    let count = async |query: &str| {
+        let (status, page) = stack.get(&stack.management, &format!("/v1/audit?{query}")).await;
+        assert_eq!(status, 200, "{query}: {page}");
+        page["data"].as_array().unwrap().len()
+    };
+    assert_eq!(count("type=call.decided&tenant=acme").await, 4);
+    assert_eq!(count("txn=txn_3").await, 1);
+    assert_eq!(count("text=needle_3%25").await, 1);
+    assert_eq!(count("text=needle_3%25x").await, 0);
+    assert_eq!(count("decision=allowed&tool=transfer_funds").await, 7);
+    let from = oakallow_policy::timestamp::rfc3339(START + 6);
+    assert_eq!(count(&format!("type=call.decided&from={from}")).await, 2);
+    // Pages, newest first, without a gap or a repetition.
+    let mut seen = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let (_, page) =
+            stack.get(&stack.management, &format!("/v1/audit?type=call.decided&limit=3{cursor}")).await;
+        seen.extend(page["data"].as_array().unwrap().iter().map(|e| e["seq"].as_u64().unwrap()));
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(seen, [7, 6, 5, 4, 3, 2, 1]);
+    let (_, export) = stack.get(&stack.management, "/v1/audit/export?type=call.decided").await;
+    let lines: Vec<&str> = export.as_str().unwrap().lines().collect();
+    assert_eq!(lines.len(), 7);
+    assert_eq!(hex(&sha256(lines[6].as_bytes())), proxy.head.hash, "the export is exact to the byte");
+    assert_eq!(stack.get(&stack.acme, "/v1/audit").await.0, 403);
+    assert_eq!(stack.get(&stack.approver, "/v1/audit/export").await.0, 403);
+    assert_eq!(stack.get(&stack.management, "/v1/audit?type=no.such").await.0, 400);
+}
+
+#[tokio::test]
+async fn a_proxy_reconciles_the_states_of_its_approvals() {
+    let stack = start().await;
+    let proxy = stack.enrol().await;
+    let (body, _) = proxy.asks("transfer_funds", "one", "txn_a");
+    let (_, asked) = stack.post(&proxy.key, "/v1/approvals", &body).await;
+    let ids = json!({"ids": [asked["id"], "apr_unknown"]});
+    let (status, states) = stack.post(&proxy.key, &proxy.path("approvals"), &ids).await;
+    assert_eq!(status, 200);
+    assert_eq!(states["approvals"].as_array().unwrap().len(), 1);
+    assert_eq!(states["approvals"][0]["status"], "pending");
+}

@@ -1,0 +1,207 @@
+use reqwest::{RequestBuilder, Response};
+use serde_json::json;
+
+use crate::stack::{OWNER, Stack, start};
+
+struct Browser<'s> {
+    stack: &'s Stack,
+    cookie: String,
+    csrf: String,
+}
+
+async fn login_token(stack: &Stack) -> String {
+    let link = stack.running.issue_login_link("demo", OWNER).await.unwrap();
+    link.split_once("token=").unwrap().1.to_owned()
+}
+
+async fn sign_in(stack: &Stack) -> Browser<'_> {
+    let token = login_token(stack).await;
+    let form = format!("token={token}");
+    let answer = post_form(stack, "/login", &form).send().await.unwrap();
+    assert_eq!(answer.status(), 303);
+    let set = answer.headers()["set-cookie"].to_str().unwrap().to_owned();
+    assert!(set.contains("HttpOnly") && set.contains("SameSite=Strict"), "{set}");
+    let cookie = set.split(';').next().unwrap().to_owned();
+    let mut browser = Browser { stack, cookie, csrf: String::new() };
+    let page = browser.get("/approvals").send().await.unwrap().text().await.unwrap();
+    let csrf = page.split_once("name=\"csrf\" value=\"").unwrap().1;
+    browser.csrf = csrf.split('"').next().unwrap().to_owned();
+    browser
+}
+
+fn post_form(stack: &Stack, path: &str, form: &str) -> RequestBuilder {
+    stack
+        .http
+        .post(format!("{}{path}", stack.url))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("origin", &stack.url)
+        .body(form.to_owned())
+}
+
+impl Browser<'_> {
+    fn get(&self, path: &str) -> RequestBuilder {
+        self.stack.http.get(format!("{}{path}", self.stack.url)).header("cookie", &self.cookie)
+    }
+
+    async fn decide(&self, id: &str, decision: &str) -> Response {
+        let form = format!("csrf={}&decision={decision}&note=looked", self.csrf);
+        let request = post_form(self.stack, &format!("/approvals/{id}/decide"), &form);
+        request.header("cookie", &self.cookie).send().await.unwrap()
+    }
+}
+
+async fn pending(stack: &Stack) -> String {
+    stack.ask("transfer_funds", json!({"amount": 1})).await["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_login_link_survives_a_preview_and_works_once() {
+    let stack = start().await;
+    let token = login_token(&stack).await;
+    for _ in 0..2 {
+        let page = stack.http.get(format!("{}/login?token={token}", stack.url)).send().await.unwrap();
+        assert_eq!(page.status(), 200);
+    }
+    let form = format!("token={token}");
+    assert_eq!(post_form(&stack, "/login", &form).send().await.unwrap().status(), 303);
+    assert_eq!(post_form(&stack, "/login", &form).send().await.unwrap().status(), 401);
+    let late = login_token(&stack).await;
+    stack.clock.advance_ms(15 * 60_000);
+    let form = format!("token={late}");
+    assert_eq!(post_form(&stack, "/login", &form).send().await.unwrap().status(), 401);
+}
+
+#[tokio::test]
+async fn people_decide_on_the_page() {
+    let stack = start().await;
+    let browser = sign_in(&stack).await;
+    let id = pending(&stack).await;
+    let page = browser.get("/approvals").send().await.unwrap();
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    let page = page.text().await.unwrap();
+    assert!(page.contains(&id) && page.contains("transfer_funds") && page.contains("agent-acme"));
+    assert!(!page.contains("<script>") && !page.contains("onclick") && !page.contains("style="));
+    assert_eq!(browser.decide(&id, "approved").await.status(), 303);
+    assert_eq!(stack.status(&id).await, "approved");
+    let (_, seen) = stack.get(&stack.approver, &format!("/v1/approvals/{id}")).await;
+    assert_eq!(seen["decided_by"], OWNER);
+    assert_eq!(browser.decide(&id, "denied").await.status(), 409);
+}
+
+#[tokio::test]
+async fn what_an_agent_wrote_is_shown_and_never_run() {
+    let stack = start().await;
+    let browser = sign_in(&stack).await;
+    let body = json!({"tool_name": "transfer_funds", "reason": "<img src=x onerror=alert(1)>\u{202e}gnp",
+                      "parameters": {"to": "</pre><script>alert(1)</script>", "hidden": "a\u{200b}b\u{0}"}});
+    let (status, _) = stack.post(&stack.acme, "/v1/approvals", &body).await;
+    assert_eq!(status, 201);
+    for path in ["/approvals", "/approvals/list"] {
+        let page = browser.get(path).send().await.unwrap().text().await.unwrap();
+        assert!(!page.contains("<script>") && !page.contains("<img"), "{page}");
+        assert!(page.contains("&#60;script&#62;") || page.contains("&lt;script&gt;"), "{page}");
+        assert!(page.contains("U+202E") && page.contains("U+200B"), "{page}");
+        assert!(!page.contains('\u{202e}') && !page.contains('\u{200b}'));
+        assert!(page.contains("The agent claims"));
+    }
+}
+
+#[tokio::test]
+async fn a_request_from_elsewhere_is_refused() {
+    let stack = start().await;
+    let browser = sign_in(&stack).await;
+    let id = pending(&stack).await;
+    let path = format!("/approvals/{id}/decide");
+    let good = format!("csrf={}&decision=approved", browser.csrf);
+    let send = async |form: &str, header: (&'static str, &str)| {
+        let request = stack
+            .http
+            .post(format!("{}{path}", stack.url))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .header("cookie", &browser.cookie)
+            .header(header.0, header.1)
+            .body(form.to_owned());
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(send(&good, ("origin", "https://evil.example")).await, 403);
+    assert_eq!(send(&good, ("origin", "null")).await, 403);
+    assert_eq!(send(&good, ("sec-fetch-site", "cross-site")).await, 403);
+    assert_eq!(send(&good, ("host", "evil.example:4000")).await, 403);
+    assert_eq!(send("csrf=wrong&decision=approved", ("origin", &stack.url)).await, 403);
+    assert_eq!(send("decision=approved", ("origin", &stack.url)).await, 422);
+    // The same through the API: a session needs its token and JSON there too.
+    let api = format!("{}/v1/approvals/{id}/decide", stack.url);
+    let request = || stack.http.post(&api).header("cookie", &browser.cookie).header("origin", &stack.url);
+    let body = json!({"decision": "approved"});
+    assert_eq!(request().json(&body).send().await.unwrap().status(), 403);
+    let text = request().header("x-csrf-token", &browser.csrf).body(body.to_string());
+    assert_eq!(text.send().await.unwrap().status(), 400);
+    assert_eq!(stack.status(&id).await, "pending");
+    let whole = request().header("x-csrf-token", &browser.csrf).json(&body);
+    assert_eq!(whole.send().await.unwrap().status(), 200);
+    let rebound = browser.get("/approvals").header("host", "rebound.example").send().await.unwrap();
+    assert_eq!(rebound.status(), 403);
+}
+
+#[tokio::test]
+async fn a_session_ends_by_signing_out_and_by_time() {
+    let stack = start().await;
+    let browser = sign_in(&stack).await;
+    let out =
+        post_form(&stack, "/logout", &format!("csrf={}", browser.csrf)).header("cookie", &browser.cookie);
+    assert_eq!(out.send().await.unwrap().status(), 200);
+    assert_eq!(browser.get("/approvals").send().await.unwrap().status(), 401);
+    let other = sign_in(&stack).await;
+    stack.clock.advance_ms(12 * 3600 * 1000);
+    assert_eq!(other.get("/approvals").send().await.unwrap().status(), 401);
+    assert_eq!(stack.events("session.created").await.len(), 2);
+    assert_eq!(stack.events("session.ended").await.len(), 1);
+}
+
+#[tokio::test]
+async fn no_secret_is_stored_as_it_is() {
+    let stack = start().await;
+    let link = login_token(&stack).await;
+    let browser = sign_in(&stack).await;
+    let proxy = stack.enrol().await;
+    let (_, minted) = stack.post(&stack.acme, "/v1/tokens/mint", &json!({"tool_name": "read_record"})).await;
+    let (_, keys) = stack.get(&stack.tool, "/v1/audiences/demo-tools/keys").await;
+    let cookie = browser.cookie.split_once('=').unwrap().1;
+    let secrets = [
+        &stack.management,
+        &stack.approver,
+        &stack.acme,
+        &stack.tool,
+        &link,
+        cookie,
+        &proxy.key,
+        minted["token"].as_str().unwrap(),
+        keys["keys"][0]["k"].as_str().unwrap(),
+    ];
+    let (_, export) = stack.get(&stack.management, "/v1/audit/export").await;
+    let mut places = vec![export.as_str().unwrap().as_bytes().to_vec()];
+    for entry in std::fs::read_dir(stack.dir.path()).unwrap() {
+        places.push(std::fs::read(entry.unwrap().path()).unwrap());
+    }
+    for secret in secrets {
+        for place in &places {
+            assert!(!place.windows(secret.len()).any(|w| w == secret.as_bytes()), "a secret is in the clear");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_key_file_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let stack = start().await;
+    let file = stack.dir.path().join("key-encryption-key");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let dir = stack.dir;
+    stack.running.shutdown().await;
+    let config = oakallow_backend::Config::new("127.0.0.1:0".parse().unwrap(), dir.path().to_owned());
+    let refused = oakallow_backend::start(config).await.err().unwrap().to_string();
+    assert!(refused.contains("chmod 600"), "{refused}");
+}
