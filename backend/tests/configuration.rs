@@ -10,10 +10,8 @@ use support::{Backend, START_MS};
 async fn a_key_is_shown_once_and_stored_nowhere() {
     let backend = Backend::start().await;
     let admin = backend.org("demo").await;
-    let made = admin
-        .post("/v1/keys", json!({"name": "ci", "tier": "standard", "tenancy": "org"}))
-        .await
-        .created();
+    let made =
+        admin.post("/v1/keys", json!({"name": "ci", "tier": "standard", "tenancy": "org"})).await.created();
     let key = made["key"].as_str().unwrap();
     assert!(key.starts_with("oak_live_") && key.len() == 9 + 32, "{key}");
     assert_eq!(made["prefix"], key[..14]);
@@ -57,7 +55,8 @@ async fn a_wrong_revoked_or_expired_key_is_401() {
     backend.clock.advance_ms(60_000);
     short.post("/v1/permissions/check", check.clone()).await.problem(401, "key_expired");
 
-    let made = admin.post("/v1/keys", json!({"name": "k", "tier": "standard", "tenancy": "org"})).await.created();
+    let made =
+        admin.post("/v1/keys", json!({"name": "k", "tier": "standard", "tenancy": "org"})).await.created();
     let revoked = backend.client(made["key"].as_str().unwrap());
     revoked.post("/v1/permissions/check", check.clone()).await.ok();
     admin.delete(&format!("/v1/keys/{}", made["id"].as_str().unwrap())).await.no_content();
@@ -79,7 +78,8 @@ async fn a_bearer_token_works_and_two_different_keys_do_not() {
 async fn a_rotated_key_ends_after_the_overlap_and_its_heir_does_not() {
     let backend = Backend::start().await;
     let admin = backend.org("demo").await;
-    let made = admin.post("/v1/keys", json!({"name": "k", "tier": "standard", "tenancy": "org"})).await.created();
+    let made =
+        admin.post("/v1/keys", json!({"name": "k", "tier": "standard", "tenancy": "org"})).await.created();
     let old = backend.client(made["key"].as_str().unwrap());
     let path = format!("/v1/keys/{}/rotate", made["id"].as_str().unwrap());
     let heir = admin.post(&path, json!({"overlap_s": 60})).await.created();
@@ -168,7 +168,8 @@ fn with_ids(path: &str, ids: &[(&str, String)]) -> String {
 /// Everything that an org's admin can read.
 async fn everything(admin: &support::Client) -> Value {
     let mut all = json!({});
-    for path in ["tenants", "categories", "tools", "rules", "kill-switches", "settings", "agents", "proxies"] {
+    for path in ["tenants", "categories", "tools", "rules", "kill-switches", "settings", "agents", "proxies"]
+    {
         all[path] = admin.get(&format!("/v1/{path}")).await.ok();
     }
     let keys = admin.get("/v1/keys").await.ok();
@@ -190,13 +191,17 @@ async fn no_endpoint_reaches_another_org() {
     for (method, path, body) in configuration() {
         let path = with_ids(path, &ids);
         let answer = intruder.send(method.clone(), &path, body).await;
-        let names_a_thing = path.split('/').count() > 3 && !path.ends_with("simulate") && !path.ends_with("join-tokens");
+        let names_a_thing =
+            path.split('/').count() > 3 && !path.ends_with("simulate") && !path.ends_with("join-tokens");
         if names_a_thing {
             assert_eq!(answer.status, 404, "{method} {path}: {}", answer.text);
         }
         for (_, id) in &ids {
             let said = answer.json_or_null();
-            assert!(answer.status == 404 || !said.to_string().contains(id.as_str()), "{method} {path}: {said}");
+            assert!(
+                answer.status == 404 || !said.to_string().contains(id.as_str()),
+                "{method} {path}: {said}"
+            );
         }
         assert!(!answer.text.contains("robin@example.com"), "{method} {path}: {}", answer.text);
     }
@@ -227,7 +232,8 @@ async fn only_a_management_key_configures() {
 async fn a_management_key_makes_no_approver_key_and_calls_nothing() {
     let backend = Backend::start().await;
     let admin = backend.org("demo").await;
-    let refused = admin.post("/v1/keys", json!({"name": "n", "tier": "approver"})).await.problem(422, "invalid_value");
+    let refused =
+        admin.post("/v1/keys", json!({"name": "n", "tier": "approver"})).await.problem(422, "invalid_value");
     assert_eq!(refused["pointer"], "/tier");
     let check = json!({"tool_name": "x"});
     admin.post("/v1/permissions/check", check).await.problem(403, "wrong_credential");
@@ -237,14 +243,16 @@ async fn a_management_key_makes_no_approver_key_and_calls_nothing() {
 async fn an_unknown_field_is_refused_with_what_was_meant() {
     let backend = Backend::start().await;
     let admin = backend.org("demo").await;
-    let problem = admin.post("/v1/rules", json!({"permision": "allowed"})).await.problem(422, "invalid_value");
+    let problem =
+        admin.post("/v1/rules", json!({"permision": "allowed"})).await.problem(422, "invalid_value");
     assert!(problem["detail"].as_str().unwrap().contains("did you mean `permission`?"), "{problem}");
     let problem = admin
         .post("/v1/tools", json!({"name": "t", "approval": {"timeout_s": "soon"}}))
         .await
         .problem(422, "invalid_value");
     assert_eq!(problem["pointer"], "/approval/timeout_s");
-    let twice = admin.request(Method::POST, "/v1/tenants").body(r#"{"id":"a","id":"b"}"#).send().await.unwrap();
+    let twice =
+        admin.request(Method::POST, "/v1/tenants").body(r#"{"id":"a","id":"b"}"#).send().await.unwrap();
     assert_eq!(twice.status(), 400);
     assert_eq!(admin.get("/v1/tenants").await.ok()["data"], json!([]));
 }
@@ -281,7 +289,8 @@ async fn replacing_a_scope_is_all_or_nothing_and_keeps_ids() {
     let admin = backend.org("demo").await;
     admin.seed().await;
     let before = admin.get("/v1/rules?tenant_id=acme").await.ok();
-    let twice = json!({"tenant_id": "acme", "rules": [{"permission": "allowed"}, {"permission": "disabled"}]});
+    let twice =
+        json!({"tenant_id": "acme", "rules": [{"permission": "allowed"}, {"permission": "disabled"}]});
     let problem = admin.put("/v1/rules", twice).await.problem(422, "invalid_value");
     assert_eq!(problem["pointer"], "/rules/1");
     assert_eq!(admin.get("/v1/rules?tenant_id=acme").await.ok(), before);
@@ -293,8 +302,13 @@ async fn replacing_a_scope_is_all_or_nothing_and_keeps_ids() {
     assert_eq!(replaced["rules"].as_array().unwrap().len(), 2);
     let acme = admin.standard(&["acme"]).await;
     let answer = acme.post("/v1/permissions/check", json!({"tool_name": "restart_service"})).await.ok();
-    assert_eq!((answer["permission"].as_str(), answer["policy_version"].as_u64() >= replaced["policy_version"].as_u64()),
-        (Some("disabled"), true));
+    assert_eq!(
+        (
+            answer["permission"].as_str(),
+            answer["policy_version"].as_u64() >= replaced["policy_version"].as_u64()
+        ),
+        (Some("disabled"), true)
+    );
 }
 
 #[tokio::test]
@@ -390,9 +404,16 @@ async fn every_change_is_in_the_audit_log() {
     admin.put("/v1/kill-switches", json!({"scope": "org", "reason": "drill"})).await.ok();
     admin.delete("/v1/kill-switches?scope=org").await.no_content();
     let log = admin.get("/v1/audit?limit=100").await.ok().to_string();
-    for kind in ["key.created", "tenant.created", "tool.created", "rule.created", "settings.updated",
-        "kill_switch.on", "kill_switch.off", "user.created"]
-    {
+    for kind in [
+        "key.created",
+        "tenant.created",
+        "tool.created",
+        "rule.created",
+        "settings.updated",
+        "kill_switch.on",
+        "kill_switch.off",
+        "user.created",
+    ] {
         assert!(log.contains(kind), "{kind} is missing: {log}");
     }
 }

@@ -97,9 +97,10 @@ pub(crate) struct Db {
 impl Db {
     /// Opens or creates the database and brings its schema up to date.
     pub(crate) async fn open(data_dir: &Path) -> Result<Self, StoreError> {
+        let file = data_dir.join(FILE);
+        make_private(&file).map_err(sqlx::Error::Io)?;
         let options = SqliteConnectOptions::new()
-            .filename(data_dir.join(FILE))
-            .create_if_missing(true)
+            .filename(file)
             .foreign_keys(true)
             .journal_mode(SqliteJournalMode::Wal)
             // FULL: what was acknowledged (an audit event, a consumed approval) survives power loss.
@@ -144,6 +145,22 @@ impl Db {
         self.read.close().await;
         self.write.close().await;
     }
+}
+
+/// Creates the file for its owner only. SQLite gives the files that it puts beside it the same mode.
+fn make_private(file: &Path) -> std::io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let opened = options.open(file)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        opened.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    }
+    drop(opened);
+    Ok(())
 }
 
 /// A unit of work: its transaction, and what to announce once it is committed. Dropping it undoes it.

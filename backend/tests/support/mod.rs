@@ -11,26 +11,26 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// When tests begin: 2026-09-21T14:13:20Z.
-pub const START_MS: u64 = 1_790_000_000_000;
+pub(crate) const START_MS: u64 = 1_790_000_000_000;
 /// The person who owns every org of the tests.
-pub const OWNER: &str = "owner@example.com";
+pub(crate) const OWNER: &str = "owner@example.com";
 
 /// A running backend.
-pub struct Backend {
+pub(crate) struct Backend {
     running: Option<Running>,
     dir: TempDir,
     config: Config,
-    pub url: String,
-    pub clock: Clock,
+    pub(crate) url: String,
+    pub(crate) clock: Clock,
     http: reqwest::Client,
 }
 
 impl Backend {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_with(|_| ()).await
     }
 
-    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::manual(START_MS);
@@ -43,20 +43,20 @@ impl Backend {
         Self { running: Some(running), dir, config, url, clock, http }
     }
 
-    pub fn running(&self) -> &Running {
+    pub(crate) fn running(&self) -> &Running {
         self.running.as_ref().unwrap()
     }
 
-    pub fn data_dir(&self) -> std::path::PathBuf {
+    pub(crate) fn data_dir(&self) -> std::path::PathBuf {
         self.dir.path().join("data")
     }
 
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         self.running.take().unwrap().shutdown().await;
     }
 
     /// Stops it in good order and starts it again on the same data.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.stop().await;
         let running = oakallow_backend::start(self.config.clone()).await.unwrap();
         self.url = format!("http://{}", running.addr);
@@ -64,42 +64,42 @@ impl Backend {
     }
 
     /// Creates an org; answers with its management client.
-    pub async fn org(&self, org: &str) -> Client {
+    pub(crate) async fn org(&self, org: &str) -> Client {
         let wanted = Bootstrap { org: org.to_owned(), owner_email: OWNER.to_owned() };
         self.client(self.running().bootstrap(wanted).await.unwrap().expose())
     }
 
     /// An approver of an org: its owner.
-    pub async fn approver(&self, org: &str) -> Client {
+    pub(crate) async fn approver(&self, org: &str) -> Client {
         let key: Secret = self.running().issue_approver_key(org, OWNER).await.unwrap();
         self.client(key.expose())
     }
 
-    pub fn client(&self, key: &str) -> Client {
+    pub(crate) fn client(&self, key: &str) -> Client {
         Client { url: self.url.clone(), key: Some(key.to_owned()), tenant: None, http: self.http.clone() }
     }
 
-    pub fn anonymous(&self) -> Client {
+    pub(crate) fn anonymous(&self) -> Client {
         Client { url: self.url.clone(), key: None, tenant: None, http: self.http.clone() }
     }
 }
 
 /// One credential.
 #[derive(Clone)]
-pub struct Client {
-    pub url: String,
-    pub key: Option<String>,
+pub(crate) struct Client {
+    pub(crate) url: String,
+    pub(crate) key: Option<String>,
     tenant: Option<String>,
     http: reqwest::Client,
 }
 
 impl Client {
     /// The same credential, selecting a tenant.
-    pub fn naming(&self, tenant: &str) -> Self {
+    pub(crate) fn naming(&self, tenant: &str) -> Self {
         Self { tenant: Some(tenant.to_owned()), ..self.clone() }
     }
 
-    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         let mut request = self.http.request(method, format!("{}{path}", self.url));
         if let Some(key) = &self.key {
             request = request.header("x-api-key", key);
@@ -110,7 +110,7 @@ impl Client {
         request
     }
 
-    pub async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+    pub(crate) async fn send(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
         let mut request = self.request(method, path);
         if let Some(body) = body {
             // As plain `curl -d` sends it.
@@ -119,28 +119,28 @@ impl Client {
         Answer::of(request.send().await.unwrap()).await
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, None).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> Answer {
         self.send(Method::POST, path, Some(body)).await
     }
 
-    pub async fn put(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn put(&self, path: &str, body: Value) -> Answer {
         self.send(Method::PUT, path, Some(body)).await
     }
 
-    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+    pub(crate) async fn patch(&self, path: &str, body: Value) -> Answer {
         self.send(Method::PATCH, path, Some(body)).await
     }
 
-    pub async fn delete(&self, path: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
         self.send(Method::DELETE, path, None).await
     }
 
     /// With a management credential: a new standard key of these tenants (none: the whole org).
-    pub async fn standard(&self, tenants: &[&str]) -> Self {
+    pub(crate) async fn standard(&self, tenants: &[&str]) -> Self {
         let tenancy = match tenants.len() {
             0 => "org",
             1 => "one",
@@ -151,13 +151,13 @@ impl Client {
     }
 
     /// With a management credential: a new key.
-    pub async fn issued(&self, body: Value) -> Self {
+    pub(crate) async fn issued(&self, body: Value) -> Self {
         let key = self.post("/v1/keys", body).await.created();
         Self { key: Some(key["key"].as_str().unwrap().to_owned()), ..self.clone() }
     }
 
     /// With a management credential: the tenants, and one tool with one rule for `acme`.
-    pub async fn seed(&self) {
+    pub(crate) async fn seed(&self) {
         for tenant in ["acme", "globex"] {
             self.post("/v1/tenants", json!({"id": tenant})).await.created();
         }
@@ -171,10 +171,10 @@ impl Client {
 
 /// An answer, read whole.
 #[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: reqwest::header::HeaderMap,
-    pub text: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) text: String,
 }
 
 impl Answer {
@@ -187,33 +187,33 @@ impl Answer {
     }
 
     /// The body, if it is JSON.
-    pub fn json_or_null(&self) -> Value {
+    pub(crate) fn json_or_null(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_default()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 
     #[track_caller]
-    pub fn ok(self) -> Value {
+    pub(crate) fn ok(self) -> Value {
         assert_eq!(self.status, 200, "{}", self.text);
         self.json()
     }
 
     #[track_caller]
-    pub fn created(self) -> Value {
+    pub(crate) fn created(self) -> Value {
         assert_eq!(self.status, 201, "{}", self.text);
         self.json()
     }
 
     #[track_caller]
-    pub fn no_content(self) {
+    pub(crate) fn no_content(self) {
         assert_eq!((self.status, self.text.as_str()), (204, ""));
     }
 
     #[track_caller]
-    pub fn problem(self, status: u16, code: &str) -> Value {
+    pub(crate) fn problem(self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
         assert_eq!(self.headers["content-type"], "application/problem+json");
         let problem = self.json();
