@@ -2,7 +2,8 @@
 //!
 //! A policy decides on what *it* read; the tool acts on what *it* reads. Where parsers differ (duplicate
 //! keys, numbers beyond a double, lone surrogates) an attacker can show each a different call, so such
-//! input is refused, in the spirit of I-JSON (RFC 7493).
+//! input is refused, in the spirit of I-JSON (RFC 7493). The same goes for keys that `serde_json` itself
+//! reads as something else than a key.
 
 use std::fmt;
 
@@ -13,8 +14,14 @@ use serde_json::{Map, Number, Value};
 pub const DEPTH_MAX: usize = 64;
 /// The largest integer that every JSON reader keeps exactly: 2^53 - 1 (RFC 7493 section 2.2).
 const INTEGER_MAX: u64 = (1 << 53) - 1;
-/// Significant digits that a double always keeps when written and read again.
+/// Significant digits that a double can need: more say something that is lost.
 const DIGITS_MAX: usize = 17;
+/// From here on the canonical form writes a number with an exponent (RFC 8785 section 3.2.2.3); below it,
+/// a whole number is written as an integer, and must then be one that every reader keeps.
+const EXPONENT_FROM: f64 = 1e21;
+/// Keys that `serde_json` takes for a marker of its own: a reader that builds a `Value` from the same
+/// bytes would see what the member's text says in the place of the object.
+const RESERVED_PREFIX: &str = "$serde_json::private::";
 
 /// Why the input was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -134,7 +141,8 @@ fn is_exact(number: &[u8]) -> bool {
     let significant = digits.trim_start_matches('0');
     let Ok(double) = text.parse::<f64>() else { return false };
     let vanished = double == 0.0 && !significant.is_empty();
-    significant.len() <= DIGITS_MAX && double.is_finite() && !vanished
+    let too_large = double.abs() > INTEGER_MAX as f64 && double.abs() < EXPONENT_FROM;
+    significant.len() <= DIGITS_MAX && double.is_finite() && !vanished && !too_large
 }
 
 /// Builds a value, refusing what `serde_json` would let pass.
@@ -207,6 +215,9 @@ impl<'de> Visitor<'de> for Strict {
         let inner = self.deeper()?;
         let mut object = Map::new();
         while let Some(key) = members.next_key::<String>()? {
+            if key.starts_with(RESERVED_PREFIX) {
+                return Err(A::Error::custom(format_args!("the key `{key}` is reserved")));
+            }
             if object.contains_key(&key) {
                 return Err(A::Error::custom(format_args!("duplicate key `{key}`")));
             }
@@ -230,6 +241,10 @@ mod tests {
             "-9007199254740992",
             "18446744073709551616",
             "0.100000000000000000001",
+            "9007199254740993.0",
+            "9007199254740993e0",
+            "900719925474099.3e1",
+            "1e20",
             "1e400",
             "1e-400",
             r#""\ud800""#,
@@ -247,10 +262,26 @@ mod tests {
     }
 
     #[test]
+    fn an_object_that_serde_json_would_replace_is_refused() {
+        let disguised = r#"{"to":{"$serde_json::private::RawValue":"\"mallory\""}}"#;
+        assert!(parse(disguised.as_bytes()).is_err());
+        let number = r#"{"$serde_json::private::Number":"1"}"#;
+        assert!(parse(number.as_bytes()).is_err());
+    }
+
+    #[test]
     fn ordinary_json_passes() {
-        for good in
-            ["9007199254740991", "-1.5e10", "0.1", r#"{"a":[1,"x\"9e999",null,true]}"#, "0.0", "1e300"]
-        {
+        for good in [
+            "9007199254740991",
+            "-1.5e10",
+            "0.1",
+            "0.30000000000000004",
+            "1e21",
+            "9007199254740991.0",
+            r#"{"a":[1,"x\"9e999",null,true]}"#,
+            "0.0",
+            "1e300",
+        ] {
             let ours = parse(good.as_bytes()).unwrap();
             assert_eq!(ours, serde_json::from_str::<Value>(good).unwrap());
         }
