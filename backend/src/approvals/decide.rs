@@ -13,7 +13,7 @@ use super::{Settled, ms, settle, tell};
 use crate::error::ApiError;
 use crate::state::App;
 use crate::store::approvals::{self, Approval, Step};
-use crate::store::{StoreError, Write, orgs};
+use crate::store::{StoreError, Write, orgs, votes};
 
 /// Longest note.
 const NOTE_CHARS_MAX: usize = 2_000;
@@ -136,8 +136,8 @@ pub(crate) async fn decide(
         Verdict::Denied => Step::Deny { by, note: note.ok_or(DecideError::NoteMissing)? },
         Verdict::Approved => {
             if approval.levels > 1 && approval.status == ApprovalStatus::Pending && !approval.is_due(now) {
-                let first = approvals::vote(write, id, &by.to_lowercase(), note, now).await?;
-                let yes = approvals::voters(write, id).await?.len();
+                let first = votes::vote(write, id, &by.to_lowercase(), note, now).await?;
+                let yes = votes::voters(write, id).await?.len();
                 if yes < usize::from(approval.levels) {
                     if !first {
                         return Err(DecideError::SameApprover);

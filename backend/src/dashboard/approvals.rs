@@ -22,7 +22,7 @@ use crate::extract::Segment;
 use crate::session::Session;
 use crate::state::App;
 use crate::store::approvals::{self, Approval, Filter};
-use crate::store::{arguments, orgs};
+use crate::store::{arguments, orgs, votes};
 
 /// Pending ones on one page; the oldest deadline first.
 const PENDING_MAX: u32 = 200;
@@ -176,14 +176,14 @@ async fn card(
     let now = app.now();
     let deadline_ms = approval.deadline();
     Ok(Card {
-        approvals_so_far: approvals::voters(db, &approval.id).await?,
+        approvals_so_far: votes::voters(db, &approval.id).await?,
         ran_before: approvals::count_consumed(db, &approval.org, approval.fingerprint).await?,
         barred,
         arguments,
         deadline_ms,
         remaining: remaining(deadline_ms, now),
         reason: approval.reason.as_deref().map(visible).unwrap_or_default(),
-        asked_at: timestamp::rfc3339(approval.created_ms),
+        asked_at: moment(approval.created_ms),
         risk: approval.risk_level.as_str(),
         id: approval.id,
         reference: approval.reference,
@@ -226,7 +226,14 @@ fn row(approval: Approval, now: UnixMs) -> Decided {
         tenant: approval.tenant.map(|t| t.to_string()),
         principal: approval.principal.to_string(),
         by: approval.decided_by,
-        at: timestamp::rfc3339(at),
+        at: moment(at),
         note: approval.note.as_deref().map(visible).unwrap_or_default(),
     }
+}
+
+/// `2026-11-24 06:33:19 UTC`
+fn moment(at: UnixMs) -> String {
+    let text = timestamp::rfc3339(at);
+    let (day, time) = text.split_once('T').unwrap_or((&text, ""));
+    format!("{day} {} UTC", time.split('.').next().unwrap_or_default())
 }

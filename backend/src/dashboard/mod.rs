@@ -28,6 +28,7 @@ pub(crate) fn router() -> Router<Arc<App>> {
         .route("/approvals", get(approvals::page))
         .route("/approvals/list", get(approvals::list))
         .route("/approvals/{id}/decide", post(approvals::decide))
+        .route("/assets/oakallow.svg", get(|| asset("image/svg+xml", include_str!("assets/oakallow.svg"))))
         .route(
             "/assets/oakallow.css",
             get(|| asset("text/css; charset=utf-8", include_str!("assets/oakallow.css"))),

@@ -60,7 +60,7 @@ pub(crate) async fn create(
 ) -> Result<Created<Shown>, ApiError> {
     let now = app.now();
     let name = new.name.unwrap_or_else(|| new.id.to_string());
-    let tenant = Tenant { id: new.id, name: checked_name(name)?, created_at: now, updated_at: now };
+    let tenant = Tenant { id: new.id, name: checked_name(&name)?, created_at: now, updated_at: now };
     let mut write = app.write().await?;
     let version = write.bump(who.org(), None).await?;
     tenants::insert(&mut write, who.org(), &tenant, version).await.map_err(|e| taken(e, &tenant.id))?;
@@ -80,8 +80,8 @@ fn taken(error: crate::store::StoreError, id: &Name) -> ApiError {
     error.into()
 }
 
-fn checked_name(name: String) -> Result<String, ApiError> {
-    match Name::new(&name) {
+fn checked_name(name: &str) -> Result<String, ApiError> {
+    match Name::new(name) {
         Ok(name) => Ok(name.to_string()),
         Err(e) => Err(ApiError::invalid_value("/name", format!("{e}."))),
     }
@@ -122,7 +122,7 @@ pub(crate) async fn update(
     let mut tenant = tenants::by_id(&mut write, who.org(), &id)
         .await?
         .ok_or_else(|| ApiError::not_found("tenant", &id))?;
-    tenant.name = checked_name(patch.name)?;
+    tenant.name = checked_name(&patch.name)?;
     tenant.updated_at = app.now();
     tenants::rename(&mut write, who.org(), &tenant).await?;
     let detail = json!({"id": tenant.id, "name": tenant.name});

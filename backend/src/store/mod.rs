@@ -22,6 +22,7 @@ pub(crate) mod sessions;
 pub(crate) mod tenants;
 pub(crate) mod tools;
 pub(crate) mod users;
+pub(crate) mod votes;
 
 use std::ops::{Deref, DerefMut};
 use std::path::Path;

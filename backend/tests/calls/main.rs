@@ -1,5 +1,12 @@
 //! What becomes of calls: approvals, tokens, the audit log, and the page on which people decide.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod approvals;
 mod audit;
 mod page;

@@ -17,6 +17,8 @@ function merge(html) {
   const now = lists.querySelector("#pending");
   const next = fresh.querySelector("#pending");
   if (!now || !next) return;
+  // Moving a card takes the focus from it.
+  const active = document.activeElement;
   const kept = new Map([...now.querySelectorAll(".card")].map((card) => [card.id, card]));
   for (const card of next.querySelectorAll(".card")) {
     const old = kept.get(card.id);
@@ -27,7 +29,6 @@ function merge(html) {
     if (same) card.replaceWith(old);
     else if (typed) card.querySelector("input[name=note]").value = typed;
   }
-  const active = document.activeElement;
   now.replaceWith(next);
   lists.querySelector("#recent")?.replaceWith(fresh.querySelector("#recent"));
   if (active && active.isConnected) active.focus({ preventScroll: true });
