@@ -286,8 +286,10 @@ pub struct ExecutionRecord {
     pub response_bytes: Option<u64>,
 }
 
-/// An event in its place: the CloudEvents envelope, with the chain as extension attributes.
+/// An event in its place: the CloudEvents envelope, with the chain as extension attributes. Reading one
+/// refuses unknown attributes: the hash would not cover them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "ReadChained")]
 pub struct Chained {
     /// Always `1.0` (CloudEvents).
     pub specversion: String,
@@ -300,6 +302,38 @@ pub struct Chained {
     /// The event.
     #[serde(flatten)]
     pub event: Event,
+}
+
+/// [`Chained`] as it is read: `flatten` would let unknown attributes pass.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadChained {
+    specversion: String,
+    source: String,
+    seq: u64,
+    prev: String,
+    id: String,
+    #[serde(rename = "type")]
+    kind: EventType,
+    time: String,
+    #[serde(default)]
+    txn: Option<String>,
+    data: EventData,
+}
+
+/// The CloudEvents version that is written and read.
+const SPECVERSION: &str = "1.0";
+
+impl TryFrom<ReadChained> for Chained {
+    type Error = String;
+
+    fn try_from(read: ReadChained) -> Result<Self, String> {
+        let ReadChained { specversion, source, seq, prev, id, kind, time, txn, data } = read;
+        if specversion != SPECVERSION {
+            return Err(format!("specversion is `{SPECVERSION}`, not `{specversion}`"));
+        }
+        Ok(Self { specversion, source, seq, prev, event: Event { id, kind, time, txn, data } })
+    }
 }
 
 /// Where a chain ends: the number and hash of its last event.
@@ -336,7 +370,7 @@ impl Chained {
     /// Puts an event at the end of a chain. Returns it with its canonical bytes and the new head.
     pub fn append(source: &str, head: &Head, event: Event) -> Result<(Self, Vec<u8>, Head), CanonicalError> {
         let chained = Self {
-            specversion: "1.0".to_owned(),
+            specversion: SPECVERSION.to_owned(),
             source: source.to_owned(),
             seq: head.seq + 1,
             prev: head.hash.clone(),
@@ -353,8 +387,9 @@ impl Chained {
         if self.source != source {
             return Err(ChainError::Source { seq, found: self.source.clone() });
         }
-        if seq != head.seq + 1 {
-            return Err(ChainError::Sequence { expected: head.seq + 1, found: seq });
+        let expected = head.seq.saturating_add(1);
+        if seq != expected {
+            return Err(ChainError::Sequence { expected, found: seq });
         }
         if self.prev != head.hash {
             return Err(ChainError::Link { seq });

@@ -6,12 +6,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Deserialize;
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer};
+
+mod faults;
 
 use crate::id::Name;
-use crate::rule::Rule;
-use crate::ruleset::{CompileError, KillSwitch, OrgPolicy, RuleSet, Unregistered, shown};
+use crate::rule::{Rule, Verdict};
+use crate::ruleset::{CompileError, KillSwitch, OrgPolicy, RuleSet, Unregistered};
 use crate::tool::{Category, Tool};
+use faults::Fault;
 
 /// A whole org's policy in one document.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,16 +67,70 @@ struct Written {
     #[serde(default)]
     kill_switches: Vec<KillSwitch>,
     #[serde(default)]
-    rules: Vec<Rule>,
+    rules: Vec<WrittenRule>,
+}
+
+/// A [`Rule`] whose selectors have a value or are left out: a line that was left half-written must not
+/// make a rule that matches everything.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRule {
+    #[serde(default, deserialize_with = "present")]
+    id: Option<Name>,
+    #[serde(default, rename = "tenant_id", alias = "tenant", deserialize_with = "present")]
+    tenant: Option<Name>,
+    #[serde(default, rename = "resource_id", alias = "resource", deserialize_with = "present")]
+    resource: Option<Name>,
+    #[serde(default, rename = "tool_name", alias = "tool", deserialize_with = "present")]
+    tool: Option<Name>,
+    #[serde(default, deserialize_with = "present")]
+    method: Option<Name>,
+    permission: Verdict,
+    #[serde(default)]
+    guardrail: bool,
+}
+
+fn present<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Name>, D::Error> {
+    d.deserialize_option(Present).map(Some)
+}
+
+struct Present;
+
+impl<'de> Visitor<'de> for Present {
+    type Value = Name;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Name, E> {
+        Err(E::custom(NO_VALUE))
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Name, E> {
+        Err(E::custom(NO_VALUE))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, d: D) -> Result<Name, D::Error> {
+        Name::deserialize(d)
+    }
+}
+
+const NO_VALUE: &str = "there is no value here";
+
+impl From<WrittenRule> for Rule {
+    fn from(written: WrittenRule) -> Self {
+        let WrittenRule { id, tenant, resource, tool, method, permission, guardrail } = written;
+        Self { id, tenant, resource, tool, method, permission, guardrail }
+    }
 }
 
 impl Document {
     /// Reads and checks a document; `file` is only for errors.
     pub fn parse(file: &str, text: &str) -> Result<Self, DocumentError> {
         let written: Written = from_yaml(file, text)?;
-        let document = Self::from_written(written).map_err(|e| semantic(file, text, &e))?;
-        document.compile(0).map_err(|e| semantic(file, text, &e))?;
-        Ok(document)
+        let (policy, rules) = written.split();
+        Self::check(policy.clone(), &rules).map_err(|fault| fault.shown(file, text, &policy))
     }
 
     /// Compiles the document into a rule set.
@@ -84,30 +142,39 @@ impl Document {
         Ok(rules)
     }
 
-    fn from_written(written: Written) -> Result<Self, CompileError> {
+    /// Sorts the rules by scope, and lets the compiler have the last word.
+    fn check(mut policy: OrgPolicy, rules: &[Rule]) -> Result<Self, Fault> {
+        faults::check(&policy, rules)?;
         let mut tenant_rules: BTreeMap<Name, Vec<Rule>> =
-            written.tenants.iter().map(|t| (t.clone(), Vec::new())).collect();
-        let mut rules = Vec::new();
-        for rule in written.rules {
-            let Some(tenant) = rule.tenant.clone() else {
-                rules.push(rule);
-                continue;
+            policy.tenants.iter().map(|t| (t.clone(), Vec::new())).collect();
+        for rule in rules {
+            let scope = match &rule.tenant {
+                None => &mut policy.rules,
+                Some(tenant) => tenant_rules
+                    .get_mut(tenant)
+                    .ok_or_else(|| Fault::of(CompileError::UnknownTenant(tenant.clone())))?,
             };
-            if rule.guardrail {
-                return Err(CompileError::TenantGuardrail { rule: shown(&rule) });
-            }
-            tenant_rules.get_mut(&tenant).ok_or(CompileError::UnknownTenant(tenant))?.push(rule);
+            scope.push(rule.clone());
         }
+        let document = Self { policy, tenant_rules };
+        document.compile(0).map_err(Fault::of)?;
+        Ok(document)
+    }
+}
+
+impl Written {
+    /// The org without rules, and all rules as they stand.
+    fn split(self) -> (OrgPolicy, Vec<Rule>) {
         let policy = OrgPolicy {
-            org: written.org,
-            unregistered: written.unregistered,
-            categories: written.categories,
-            tools: written.tools,
-            kill_switches: written.kill_switches,
-            rules,
-            tenants: written.tenants,
+            org: self.org,
+            unregistered: self.unregistered,
+            categories: self.categories,
+            tools: self.tools,
+            kill_switches: self.kill_switches,
+            rules: Vec::new(),
+            tenants: self.tenants,
         };
-        Ok(Self { policy, tenant_rules })
+        (policy, self.rules.into_iter().map(Rule::from).collect())
     }
 }
 
@@ -116,63 +183,53 @@ impl Document {
 pub fn from_yaml<T: for<'de> Deserialize<'de>>(file: &str, text: &str) -> Result<T, DocumentError> {
     serde_yaml::from_str(text).map_err(|e| {
         let whole = e.to_string();
-        let message = match whole.rfind(" at line ") {
-            Some(end) => whole.get(..end).unwrap_or(&whole).to_owned(),
+        let at = e.location().map(|l| (l.line(), l.column()));
+        let place = at.map(|(line, column)| format!(" at line {line} column {column}"));
+        let message = match place.and_then(|place| whole.rsplit_once(&place).map(|(a, b)| format!("{a}{b}")))
+        {
+            Some(message) => message,
+            None if whole.contains(END_OF_FILE) => "the file is empty".to_owned(),
             None => whole,
         };
-        DocumentError {
-            file: file.to_owned(),
-            at: e.location().map(|l| (l.line(), l.column())),
-            hint: hint(&message),
-            message,
-        }
+        DocumentError { file: file.to_owned(), at, hint: hint(&message), message }
     })
 }
 
-/// A rule set that cannot be: shows where the thing named in the error is written, if it can be found.
-fn semantic(file: &str, text: &str, error: &CompileError) -> DocumentError {
-    let message = error.to_string();
-    DocumentError { file: file.to_owned(), at: place(text, error), message, hint: remedy(error) }
-}
-
-/// The line of the last mention of what the error is about: the second of two duplicates.
-fn place(text: &str, error: &CompileError) -> Option<(usize, usize)> {
-    let word = match error {
-        CompileError::DuplicateRule { second: word, .. }
-        | CompileError::TenantGuardrail { rule: word }
-        | CompileError::LooseGuardrail { rule: word, .. }
-        | CompileError::WrongScope { rule: word, .. } => word.as_str(),
-        CompileError::DuplicateName { name, .. } => name.as_str(),
-        CompileError::UnknownCategory { category, .. } => category.as_str(),
-        CompileError::BadTool { tool, .. } => tool.as_str(),
-        CompileError::UnknownTenant(tenant) => tenant.as_str(),
-    };
-    let lines = text.lines().enumerate();
-    lines.filter_map(|(i, line)| line.find(word).map(|column| (i + 1, column + 1))).last()
-}
-
-fn remedy(error: &CompileError) -> Option<String> {
-    let text = match error {
-        CompileError::DuplicateRule { .. } => "keep one of the two",
-        CompileError::TenantGuardrail { .. } => "leave `tenant` out, or leave `guardrail` out",
-        CompileError::LooseGuardrail { .. } => "write `permission: disabled`, or leave `guardrail` out",
-        CompileError::UnknownCategory { .. } => "add it to `categories`",
-        CompileError::UnknownTenant(_) => "add it to `tenants`",
-        _ => return None,
-    };
-    Some(text.to_owned())
-}
+/// What the YAML reader says of a file without content.
+const END_OF_FILE: &str = "EOF while parsing";
 
 /// The expected word nearest to the one that was written, for a message of serde's about an unknown field
 /// or variant.
 #[must_use]
 pub fn hint(message: &str) -> Option<String> {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    if !message.contains("unknown field") && !message.contains("unknown variant") {
-        return None;
+    let advice = |text: &str| Some(text.to_owned());
+    if message.contains("unknown field `when`") || message.contains("(`when`)") {
+        return advice("write one permission, such as `requires_approval`");
     }
+    if message.contains("unknown field") || message.contains("unknown variant") {
+        return nearest(message);
+    }
+    if message.contains("duplicate field") || message.contains("duplicate key") {
+        return advice("keep one of the two");
+    }
+    if message.contains("expected a boolean") {
+        return advice("write `true` or `false`, without quotes");
+    }
+    if message.ends_with(NO_VALUE) {
+        return advice("give it one, or leave the line out to mean any");
+    }
+    None
+}
+
+fn nearest(message: &str) -> Option<String> {
+    let mut quoted = message.split('`').skip(1).step_by(2);
     let written = quoted.next()?;
-    let (distance, nearest) = quoted.map(|word| (edits(written, word), word)).min()?;
+    similar(written, quoted)
+}
+
+/// Names the one that is most like what was written, if any is.
+fn similar<'w>(written: &str, known: impl Iterator<Item = &'w str>) -> Option<String> {
+    let (distance, nearest) = known.map(|word| (edits(written, word), word)).min()?;
     (distance <= written.len().div_ceil(2)).then(|| format!("did you mean `{nearest}`?"))
 }
 

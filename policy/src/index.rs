@@ -135,7 +135,7 @@ impl Index {
         let id_start = narrow(self.ids.len());
         match &rule.id {
             Some(id) => self.ids.push_str(id),
-            None => self.ids.push_str(&format!("#{}", position + 1)),
+            None => self.ids.push_str(&rule.label()),
         }
         let id_bytes = self.ids.len() - id_start as usize;
         let entry = Entry {

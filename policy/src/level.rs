@@ -126,6 +126,12 @@ impl ResolvedFrom {
         all
     };
 
+    /// The value of that name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|from| from.as_str() == name)
+    }
+
     /// The level, or `None` for a gate.
     #[must_use]
     pub const fn level(self) -> Option<Level> {

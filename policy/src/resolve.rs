@@ -136,11 +136,11 @@ impl RuleSet {
         call: &Call<'_>,
         tenant_rules: &'r TenantRules,
     ) -> Result<Decision<'r>, ResolveError> {
-        match call.tenant {
-            Some(tenant) if self.has_tenant(tenant) => self.ask(call, Some(&tenant_rules.0))?.decide(),
-            Some(_) if self.closed => Err(ResolveError::Closed),
-            _ => Err(ResolveError::UnknownTenant),
+        self.speaks_for(call)?;
+        if !call.tenant.is_some_and(|tenant| self.has_tenant(tenant)) {
+            return Err(ResolveError::UnknownTenant);
         }
+        self.ask(call, Some(&tenant_rules.0))?.decide()
     }
 
     /// Decides a call and says what every gate and level found.
@@ -163,13 +163,23 @@ impl RuleSet {
     }
 
     fn loaded_tenant<'r>(&'r self, call: &Call<'_>) -> Result<Option<&'r Index>, ResolveError> {
+        self.speaks_for(call)?;
         let Some(tenant) = call.tenant else { return Ok(None) };
         match self.tenants.get(tenant) {
             Some(Some(index)) => Ok(Some(index)),
             Some(None) => Err(ResolveError::TenantNotLoaded),
-            None if self.closed => Err(ResolveError::Closed),
             None => Err(ResolveError::UnknownTenant),
         }
+    }
+
+    fn speaks_for(&self, call: &Call<'_>) -> Result<(), ResolveError> {
+        if self.closed {
+            return Err(ResolveError::Closed);
+        }
+        if call.org != self.org.as_str() {
+            return Err(ResolveError::WrongOrg);
+        }
+        Ok(())
     }
 
     fn ask<'r, 'c>(
@@ -177,12 +187,7 @@ impl RuleSet {
         call: &'c Call<'c>,
         tenant: Option<&'r Index>,
     ) -> Result<Question<'r, 'c>, ResolveError> {
-        if self.closed {
-            return Err(ResolveError::Closed);
-        }
-        if call.org != self.org.as_str() {
-            return Err(ResolveError::WrongOrg);
-        }
+        self.speaks_for(call)?;
         let hash = hash_name(call.tool);
         let tool = self.catalog.find(hash, call.tool).filter(|t| t.tool.audience.as_str() == call.audience);
         Ok(Question { rules: self, tenant, tool, call, hashes: Hashes::of(call, hash) })

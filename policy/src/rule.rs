@@ -93,21 +93,55 @@ impl<'de> Visitor<'de> for VerdictVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Verdict, A::Error> {
-        let Some(only) = list.next_element::<Permission>()? else {
+        let Some(Single(only)) = list.next_element()? else {
             return Err(de::Error::custom("a verdict list must end in an unconditional permission"));
         };
         if list.next_element::<de::IgnoredAny>()?.is_some() {
-            return Err(de::Error::custom("conditional verdicts (`when`) are not supported yet"));
+            return Err(de::Error::custom(CONDITIONAL));
         }
-        Ok(only.into())
+        Ok(only)
     }
+}
+
+const CONDITIONAL: &str = "conditional verdicts (`when`) are not supported yet";
+
+/// One element of a verdict list: a permission, and no list in the list.
+struct Single(Verdict);
+
+impl<'de> Deserialize<'de> for Single {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(SingleVisitor).map(Self)
+    }
+}
+
+struct SingleVisitor;
+
+impl<'de> Visitor<'de> for SingleVisitor {
+    type Value = Verdict;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        VerdictVisitor.expecting(f)
+    }
+
+    fn visit_str<E: de::Error>(self, name: &str) -> Result<Verdict, E> {
+        VerdictVisitor.visit_str(name)
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, _: A) -> Result<Verdict, A::Error> {
+        Err(de::Error::custom(CONDITIONAL))
+    }
+}
+
+/// A name as part of a label: quoted where it could be taken for something else.
+fn quoted(name: &Name) -> std::borrow::Cow<'_, str> {
+    if name.contains([' ', '=', '"']) { format!("{name:?}").into() } else { name.as_str().into() }
 }
 
 /// One rule. Two rules of one scope never have the same selector.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// `rul_…`, or any name in a file; made from the position where it is left out.
+    /// `rul_…`, or any name in a file; [`Rule::label`] takes its place where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Name>,
     /// The tenant, or `None` for a rule of the whole org.
@@ -130,6 +164,26 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// What a rule is called: its id, else its scope and selector, such as `tenant=acme tool=restart`.
+    /// No two rules of a set share that, and it stays when others are added or moved.
+    #[must_use]
+    pub fn label(&self) -> String {
+        if let Some(id) = &self.id {
+            return id.as_str().to_owned();
+        }
+        let named = [
+            ("tenant", &self.tenant),
+            ("resource", &self.resource),
+            ("tool", &self.tool),
+            ("method", &self.method),
+        ];
+        let parts: Vec<String> = named
+            .into_iter()
+            .filter_map(|(what, name)| name.as_ref().map(|name| format!("{what}={}", quoted(name))))
+            .collect();
+        if parts.is_empty() { "(everything)".to_owned() } else { parts.join(" ") }
+    }
+
     /// The level that the selector puts the rule on.
     #[must_use]
     pub fn level(&self) -> Level {

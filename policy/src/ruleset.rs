@@ -31,7 +31,7 @@ pub enum Unregistered {
 
 /// A kill switch that is on: everything it covers is disabled at once, whatever the rules say.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(tag = "scope", content = "id", rename_all = "snake_case")]
+#[serde(tag = "scope", content = "id", rename_all = "snake_case", deny_unknown_fields)]
 pub enum KillSwitch {
     /// The whole org.
     Org,
@@ -150,7 +150,7 @@ impl RuleSet {
         let expected = "the org";
         if let Some(rule) = policy.rules.iter().find(|r| r.tenant.is_some()) {
             if rule.guardrail {
-                return Err(CompileError::TenantGuardrail { rule: shown(rule) });
+                return Err(CompileError::TenantGuardrail { rule: rule.label() });
             }
             return Err(wrong_scope(rule, expected));
         }
@@ -161,7 +161,7 @@ impl RuleSet {
         if let Some((rule, first)) =
             guardrails.iter().find_map(|r| org_rules.same_selector(r).map(|id| (r, id)))
         {
-            return Err(CompileError::DuplicateRule { first: first.to_owned(), second: shown(rule) });
+            return Err(CompileError::DuplicateRule { first: first.to_owned(), second: rule.label() });
         }
         let mut tenants = Map::default();
         for tenant in &policy.tenants {
@@ -212,7 +212,7 @@ impl RuleSet {
             return Err(wrong_scope(rule, &format!("tenant `{tenant}`")));
         }
         if let Some(rule) = rules.iter().find(|r| r.guardrail) {
-            return Err(CompileError::TenantGuardrail { rule: shown(rule) });
+            return Err(CompileError::TenantGuardrail { rule: rule.label() });
         }
         let rules: Vec<&Rule> = rules.iter().collect();
         compile_index(&rules).map(|index| TenantRules(Arc::new(index)))
@@ -349,7 +349,7 @@ pub(crate) const FAIL_SAFE: (Permission, Level) = (Permission::RequiresApproval,
 /// An approval lives between one minute and a week.
 pub const APPROVAL_TIMEOUT_S: std::ops::RangeInclusive<u32> = 60..=7 * 24 * 3600;
 
-fn check_tool(tool: &Tool) -> Result<(), CompileError> {
+pub(crate) fn check_tool(tool: &Tool) -> Result<(), CompileError> {
     let problem = if tool.approval.levels.is_some_and(|l| !(1..=2).contains(&l)) {
         "approval.levels is 1 or 2"
     } else if tool.approval.timeout_s.is_some_and(|t| !APPROVAL_TIMEOUT_S.contains(&t)) {
@@ -363,7 +363,7 @@ fn check_tool(tool: &Tool) -> Result<(), CompileError> {
 fn check_guardrails(rules: &[Rule]) -> Result<(), CompileError> {
     match rules.iter().find(|r| r.guardrail && r.permission.otherwise() != Permission::Disabled) {
         Some(rule) => {
-            Err(CompileError::LooseGuardrail { rule: shown(rule), permission: rule.permission.otherwise() })
+            Err(CompileError::LooseGuardrail { rule: rule.label(), permission: rule.permission.otherwise() })
         }
         None => Ok(()),
     }
@@ -371,32 +371,19 @@ fn check_guardrails(rules: &[Rule]) -> Result<(), CompileError> {
 
 fn compile_index(rules: &[&Rule]) -> Result<Index, CompileError> {
     Index::compile(rules.iter().copied()).map_err(|duplicate| {
-        let name = |at: usize| rules.get(at).map_or_else(String::new, |rule| shown(rule));
+        let name = |at: usize| rules.get(at).map_or_else(String::new, |rule| numbered(at, rule));
         CompileError::DuplicateRule { first: name(duplicate.first), second: name(duplicate.second) }
     })
 }
 
 fn wrong_scope(rule: &Rule, expected: &str) -> CompileError {
     let found = rule.tenant.as_ref().map_or_else(|| "the org".to_owned(), |t| format!("tenant `{t}`"));
-    CompileError::WrongScope { rule: shown(rule), found, expected: expected.to_owned() }
+    CompileError::WrongScope { rule: rule.label(), found, expected: expected.to_owned() }
 }
 
-/// How an error names a rule: by id, else by its selector.
-pub(crate) fn shown(rule: &Rule) -> String {
-    if let Some(id) = &rule.id {
-        return id.as_str().to_owned();
-    }
-    let part = |what: &str, name: &Option<Name>| name.as_ref().map(|n| format!("{what}={n}"));
-    let parts: Vec<String> = [
-        part("tenant", &rule.tenant),
-        part("resource", &rule.resource),
-        part("tool", &rule.tool),
-        part("method", &rule.method),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    if parts.is_empty() { "(everything)".to_owned() } else { parts.join(" ") }
+/// How an error names one of two rules with the same selector: by id, else by its place in the list.
+pub(crate) fn numbered(at: usize, rule: &Rule) -> String {
+    rule.id.as_ref().map_or_else(|| format!("#{} ({})", at + 1, rule.label()), ToString::to_string)
 }
 
 /// The risk that a tool which nobody registered counts as.

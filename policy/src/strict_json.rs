@@ -62,6 +62,13 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
     Ok(value)
 }
 
+/// Reads a part of something larger, in whatever form that has, as strictly as [`parse`] reads a text
+/// (numbers aside: their written form is gone): for `serde(deserialize_with)`.
+pub(crate) fn optional_value<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
+    let value = Strict { depth: 0 }.deserialize(d)?;
+    Ok(Some(value).filter(|value| !value.is_null()))
+}
+
 /// Refuses keys of `object` that a case-insensitive reader would take for one of `known`.
 pub fn check_case<'k>(
     object: &Map<String, Value>,
@@ -176,6 +183,14 @@ impl<'de> Visitor<'de> for Strict {
 
     fn visit_unit<E>(self) -> Result<Value, E> {
         Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: serde::Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
+        self.deserialize(d)
     }
 
     fn visit_bool<E>(self, v: bool) -> Result<Value, E> {

@@ -59,6 +59,11 @@ impl TokenKey {
         &self.kid
     }
 
+    /// The audience that the key's id names.
+    fn audience(&self) -> Option<&str> {
+        self.kid.split_once('.').map(|(_, audience)| audience)
+    }
+
     /// The bytes, for the one who hands them to a holder of the audience's credential.
     #[must_use]
     pub fn expose(&self) -> &[u8; 32] {
@@ -145,6 +150,13 @@ pub struct Claims {
     pub exp: u64,
 }
 
+impl Claims {
+    /// Whether all that [`Binding::Request`] promises is there.
+    fn names_request(&self) -> bool {
+        self.htm.is_some() && self.htu.is_some() && self.bdh.is_some()
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -202,7 +214,8 @@ pub fn claimed_audience(token: &str) -> Option<String> {
     Some(claims.aud)
 }
 
-/// Checks form, algorithm, key, signature, time and audience, in this order, and returns the claims.
+/// Checks form, algorithm, key, signature, audience, time and binding, in this order, and returns the
+/// claims.
 /// It does not redeem: see the module's documentation.
 pub fn verify(token: &str, keys: &[TokenKey], audience: &str, now_s: u64) -> Result<Claims, TokenError> {
     let (header, claims, signed, signature) = split(token)?;
@@ -210,6 +223,10 @@ pub fn verify(token: &str, keys: &[TokenKey], audience: &str, now_s: u64) -> Res
         return Err(TokenError::Algorithm);
     }
     let key = keys.iter().find(|k| k.kid == header.kid).ok_or(TokenError::UnknownKey)?;
+    // A key speaks for its own audience only, whatever the claims say and whichever keys were handed over.
+    if key.audience() != Some(audience) {
+        return Err(TokenError::UnknownKey);
+    }
     // Constant time.
     key.mac(signed.as_bytes()).verify_slice(&signature).map_err(|_| TokenError::Signature)?;
     if claims.aud != audience {
@@ -221,8 +238,12 @@ pub fn verify(token: &str, keys: &[TokenKey], audience: &str, now_s: u64) -> Res
     if now_s.saturating_add(SKEW_S) < claims.nbf.max(claims.iat) {
         return Err(TokenError::NotYetValid);
     }
-    if now_s > claims.exp.saturating_add(SKEW_S) {
+    // "On or after" is too late (RFC 7519 section 4.1.4).
+    if now_s >= claims.exp.saturating_add(SKEW_S) {
         return Err(TokenError::Expired);
+    }
+    if claims.bnd == Binding::Request && !claims.names_request() {
+        return Err(TokenError::Malformed);
     }
     Ok(claims)
 }

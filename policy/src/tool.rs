@@ -73,7 +73,11 @@ pub struct Tool {
     #[serde(default)]
     pub risk_level: RiskLevel,
     /// JSON Schema 2020-12 of the arguments; any arguments when `None`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::strict_json::optional_value"
+    )]
     pub parameter_schema: Option<Value>,
     /// Level 9.
     #[serde(default)]

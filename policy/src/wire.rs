@@ -183,7 +183,7 @@ pub struct Enrolled {
 
 /// What a credential may name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", content = "tenants", rename_all = "snake_case")]
+#[serde(tag = "kind", content = "tenants", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Tenancy {
     /// One tenant, implied.
     One(Name),

@@ -9,7 +9,8 @@ use oakallow_policy::{canonical, strict_json};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(value) = strict_json::parse(bytes) else { return };
-    let theirs: serde_json::Value = serde_json::from_slice(bytes).expect("accepted by the strict reader only");
+    let theirs: serde_json::Value =
+        serde_json::from_slice(bytes).expect("accepted by the strict reader only");
     assert_eq!(value, theirs);
 
     let canonical = canonical::json_bytes(&value).expect("JSON has a canonical form");
