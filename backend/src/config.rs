@@ -21,6 +21,8 @@ pub struct Config {
     pub body_bytes_max: usize,
     /// Longest time until a request is answered (long polls and streams have their own limits).
     pub request_timeout: Duration,
+    /// Longest time until a request's headers are there, and longest life of an idle connection.
+    pub header_timeout: Duration,
     /// How often a proxy is told that its policy is still current.
     pub current_interval: Duration,
     /// How often expired approvals are swept, and usage of keys is written.
@@ -49,6 +51,7 @@ impl Default for Config {
             public_url: None,
             // A batch of audit events is the largest thing that is sent here.
             body_bytes_max: 4 * 1024 * 1024,
+            header_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(60),
             current_interval: Duration::from_secs(20),
             sweep_interval: Duration::from_secs(1),

@@ -27,6 +27,7 @@ mod metrics;
 mod record;
 mod routes;
 mod schema;
+mod serve;
 mod session;
 mod state;
 mod store;
@@ -202,7 +203,7 @@ pub struct Running {
     /// Where it listens.
     pub addr: SocketAddr,
     app: Arc<App>,
-    server: JoinHandle<std::io::Result<()>>,
+    server: JoinHandle<()>,
     tasks: JoinSet<()>,
 }
 
@@ -231,13 +232,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         stopping: watch::Sender::new(false),
     });
     let tasks = background(&app);
-    let server = tokio::spawn(serve(listener, Arc::clone(&app)));
+    let server = tokio::spawn(serve::serve(listener, Arc::clone(&app), router(Arc::clone(&app))));
     Ok(Running { addr, app, server, tasks })
-}
-
-async fn serve(listener: TcpListener, app: Arc<App>) -> std::io::Result<()> {
-    let stop = Arc::clone(&app);
-    axum::serve(listener, router(app)).with_graceful_shutdown(async move { stop.stopped().await }).await
 }
 
 impl Running {

@@ -1,5 +1,12 @@
 //! Permission checks: the answers of the engine, through the API.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 use reqwest::Method;

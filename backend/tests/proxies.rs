@@ -1,5 +1,12 @@
 //! The proxy protocol: enrolment, bundles, the feed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 use std::time::Duration;

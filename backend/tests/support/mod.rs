@@ -1,5 +1,11 @@
 //! A backend of its own for each test, in a temporary directory, and clients for each credential.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::time::Duration;
@@ -114,7 +120,8 @@ impl Client {
         let mut request = self.request(method, path);
         if let Some(body) = body {
             // As plain `curl -d` sends it.
-            request = request.header("content-type", "application/x-www-form-urlencoded").body(body.to_string());
+            request =
+                request.header("content-type", "application/x-www-form-urlencoded").body(body.to_string());
         }
         Answer::of(request.send().await.unwrap()).await
     }
@@ -154,6 +161,24 @@ impl Client {
     pub(crate) async fn issued(&self, body: Value) -> Self {
         let key = self.post("/v1/keys", body).await.created();
         Self { key: Some(key["key"].as_str().unwrap().to_owned()), ..self.clone() }
+    }
+
+    /// Everything that an org's admin can read.
+    pub(crate) async fn everything(&self) -> Value {
+        let mut all = json!({});
+        for path in
+            ["tenants", "categories", "tools", "rules", "kill-switches", "settings", "agents", "proxies"]
+        {
+            all[path] = self.get(&format!("/v1/{path}")).await.ok();
+        }
+        let keys = self.get("/v1/keys").await.ok();
+        all["keys"] = keys["data"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|k| json!([k["id"], k["revoked_at"], k["expires_at"]]))
+            .collect();
+        all
     }
 
     /// With a management credential: the tenants, and one tool with one rule for `acme`.
