@@ -2,7 +2,25 @@
 //!
 //! Its fields are private and it is made only here, from a decision that allows the call. A forwarding
 //! function that takes a [`Permit`] therefore cannot be called for a call that was not permitted: a
-//! bypass does not compile.
+//! bypass does not compile:
+//!
+//! ```compile_fail,E0451
+//! use oakallow_policy::{Permit, PermitReason};
+//! let forged = Permit { reason: PermitReason::Rule, approval: None, policy_version: 7 };
+//! ```
+//!
+//! Nor can one be copied, to forward a second call, or read from somewhere:
+//!
+//! ```compile_fail,E0599
+//! use oakallow_policy::Permit;
+//! fn twice(permit: Permit) -> (Permit, Permit) {
+//!     (permit.clone(), permit)
+//! }
+//! ```
+//!
+//! ```compile_fail,E0277
+//! let forged: oakallow_policy::Permit = serde_json::from_str("{}").unwrap();
+//! ```
 
 use serde::{Deserialize, Serialize};
 

@@ -4,6 +4,8 @@
 //! `rule` (absent: none), `unregistered` (absent: false), or `error`; and for some the whole trace, a step
 //! a line: gate or level, outcome, permission, rule.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;

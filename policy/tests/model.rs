@@ -1,6 +1,8 @@
 //! The index against a model that anyone can check by reading: a loop over all rules, written from the
 //! design's text. Names come from small alphabets, so that matches, ties and near misses are frequent.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test")]
+
 use std::collections::BTreeSet;
 
 use oakallow_policy::resolve::ResolveError;
