@@ -198,12 +198,13 @@ async fn check(conn: &mut SqliteConnection, org: &str) -> Result<Verified, Store
 struct Check {
     found: Verified,
     heads: HashMap<String, Head>,
-    /// By txn, with the chain they are in: the forwarding proxy's own decision counts.
-    allowed: HashSet<(String, String)>,
-    to_person: HashSet<(String, String)>,
+    /// The newest decision by chain and txn: the forwarding proxy's own counts, and the last one before
+    /// the intent, since a call is decided again when it is released.
+    decisions: HashMap<(String, String), Permission>,
     /// (approval, txn); told by the backend only.
     consumed: HashSet<(String, String)>,
-    forwarded: Vec<Chained>,
+    forwarded: Vec<(Chained, Option<Permission>)>,
+    used: HashSet<(String, String)>,
     finished: HashSet<String>,
 }
 
@@ -232,17 +233,20 @@ impl Check {
         let Some(txn) = chained.event.txn.clone() else { return };
         let place = (chained.source.clone(), txn.clone());
         match chained.event.kind {
-            EventType::CallDecided => match chained.event.data.decision.as_ref().map(|d| d.permission) {
-                Some(Permission::Allowed) => drop(self.allowed.insert(place)),
-                Some(Permission::RequiresApproval) => drop(self.to_person.insert(place)),
-                _ => {}
-            },
+            EventType::CallDecided => {
+                if let Some(decision) = &chained.event.data.decision {
+                    self.decisions.insert(place, decision.permission);
+                }
+            }
             EventType::ApprovalConsumed if chained.source == audit::BACKEND => {
                 if let Some(approval) = &chained.event.data.approval {
                     self.consumed.insert((approval.id.clone(), txn));
                 }
             }
-            EventType::CallForwarded => self.forwarded.push(chained),
+            EventType::CallForwarded => {
+                let decision = self.decisions.get(&place).copied();
+                self.forwarded.push((chained, decision));
+            }
             EventType::CallCompleted
             | EventType::CallFailed
             | EventType::CallUnknown
@@ -253,15 +257,18 @@ impl Check {
 
     fn finish(mut self) -> Verified {
         self.found.forwarded = self.forwarded.len() as u64;
-        for chained in &self.forwarded {
+        for (chained, decision) in &self.forwarded {
             let txn = chained.event.txn.clone().unwrap_or_default();
-            let place = (chained.source.clone(), txn.clone());
             let data = &chained.event.data;
             let approval = data.approval.as_ref().map(|a| a.id.clone()).unwrap_or_default();
             let covered = match data.permit {
-                Some(PermitReason::Rule) => self.allowed.contains(&place),
+                Some(PermitReason::Rule) => *decision == Some(Permission::Allowed),
                 Some(PermitReason::Approval) => {
-                    self.to_person.contains(&place) && self.consumed.contains(&(approval, txn.clone()))
+                    let consumption = (approval, txn.clone());
+                    *decision == Some(Permission::RequiresApproval)
+                        && self.consumed.contains(&consumption)
+                        // Good for one intent.
+                        && self.used.insert(consumption)
                 }
                 Some(PermitReason::Passthrough) => true,
                 // Nothing issues grants or shadow permits.

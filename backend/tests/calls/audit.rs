@@ -127,10 +127,16 @@ async fn a_sound_record_verifies_and_a_forward_without_leave_does_not() {
         proxy.event(EventType::CallDecided, "txn_c", decided(Permission::RequiresApproval)),
         proxy.event(EventType::CallForwarded, "txn_c", forwarded(PermitReason::Rule, None)),
         proxy.event(EventType::CallForwarded, "txn_d", forwarded(PermitReason::Approval, Some(id))),
+        // The approval's own call, a second time.
+        proxy.event(EventType::CallForwarded, "txn_b", forwarded(PermitReason::Approval, Some(id))),
+        // Allowed at first, disabled when it was released.
+        proxy.event(EventType::CallDecided, "txn_e", decided(Permission::Allowed)),
+        proxy.event(EventType::CallDecided, "txn_e", decided(Permission::Disabled)),
+        proxy.event(EventType::CallForwarded, "txn_e", forwarded(PermitReason::Rule, None)),
     ];
     assert_eq!(ship(&stack, &proxy, &proxy.batch(&bad)).await.0, 200);
     let found = oakallow_backend::audit::verify(stack.dir.path(), "demo").await.unwrap();
-    assert_eq!(found.violations.len(), 2, "{:?}", found.violations);
+    assert_eq!(found.violations.len(), 4, "{:?}", found.violations);
 }
 
 #[tokio::test]
