@@ -1,1 +1,39 @@
-//! placeholder
+//! The sidecar: sees every tool call, decides, holds, signs, forwards, records.
+//!
+//! ```text
+//! agent → serve (strict head, route, credential, whole body)
+//!       → call::{http, mcp} (which tool, resource, method)
+//!       → enforce (schema → rules → [hold] → intent → token)
+//!       → forward (only with a permit) → outcome → spool → ship → backend
+//! ```
+//! In scope: the path of a call, and what it needs of the backend. Out of scope: rules (`oakallow-policy`),
+//! approvals as people see them, storage of the audit log (`oakallow-backend`).
+
+pub mod app;
+pub mod approval;
+pub mod backend;
+pub mod call;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod enforce;
+pub mod event;
+pub mod feed;
+pub mod forward;
+pub mod identity;
+pub mod metrics;
+pub mod ops;
+pub mod outcome;
+pub mod phases;
+pub mod policy;
+pub mod redact;
+pub mod refusal;
+pub mod route;
+pub mod run;
+pub mod schema;
+pub mod serve;
+pub mod ship;
+pub mod spool;
+pub mod sse;
+
+pub use run::{Running, StartError, start};

@@ -1,0 +1,227 @@
+//! Holds: the calls that wait for a person, found by the approval they wait for.
+//!
+//! Nothing polls. The feed brings an approval's new state, and every call that waits for it is woken.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use oakallow_policy::id::Name;
+use oakallow_policy::wire::ApprovalState;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::clock;
+use crate::config::Limits;
+use crate::refusal::Refusal;
+
+/// A decision may arrive before the call that asked for it has begun to wait; it is kept this long.
+const EARLY_KEPT: Duration = Duration::from_secs(120);
+const EARLY_MAX: u64 = 100_000;
+
+/// All holds of this proxy.
+pub struct Holds {
+    inner: Mutex<Inner>,
+    early: moka::sync::Cache<String, ApprovalState>,
+    next: AtomicU64,
+    bytes: AtomicUsize,
+    limits: Limits,
+}
+
+#[derive(Default)]
+struct Inner {
+    by_approval: HashMap<String, Waiting>,
+    per_principal: HashMap<Name, usize>,
+    count: usize,
+}
+
+struct Waiting {
+    state: watch::Sender<ApprovalState>,
+    /// The calls that wait, oldest first.
+    calls: Vec<HeldCall>,
+}
+
+/// What `/holds` shows of a call: never its arguments.
+#[derive(Debug, Clone, Serialize)]
+#[expect(missing_docs, reason = "named by the product")]
+pub struct HeldCall {
+    #[serde(skip)]
+    number: u64,
+    pub txn: String,
+    pub approval_id: String,
+    pub reference: String,
+    pub principal: Name,
+    pub tenant: Option<Name>,
+    pub tool: Name,
+    pub route: Name,
+    pub since: String,
+}
+
+/// Who begins to wait, and with how many bytes.
+pub struct Holder {
+    /// The life of the call.
+    pub txn: String,
+    /// Who calls.
+    pub principal: Name,
+    /// Its tenant.
+    pub tenant: Option<Name>,
+    /// Its tool.
+    pub tool: Name,
+    /// Its route.
+    pub route: Name,
+    /// Bytes of its body.
+    pub bytes: usize,
+}
+
+/// One call's place among the holds; leaving it ends the hold.
+pub struct Hold {
+    holds: Arc<Holds>,
+    state: watch::Receiver<ApprovalState>,
+    approval_id: String,
+    principal: Name,
+    number: u64,
+    bytes: usize,
+}
+
+impl Holds {
+    /// None yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            inner: Mutex::default(),
+            early: moka::sync::Cache::builder().max_capacity(EARLY_MAX).time_to_live(EARLY_KEPT).build(),
+            next: AtomicU64::new(1),
+            bytes: AtomicUsize::new(0),
+            limits,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // The maps are whole after every step, so a panic elsewhere does not spoil them.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins to wait.
+    pub fn enter(self: &Arc<Self>, state: ApprovalState, holder: Holder) -> Result<Hold, Refusal> {
+        let mut inner = self.lock();
+        let own = inner.per_principal.get(&holder.principal).copied().unwrap_or(0);
+        let bytes = self.bytes.load(Ordering::Relaxed) + holder.bytes;
+        if inner.count >= self.limits.holds_max || own >= self.limits.holds_per_principal_max {
+            return Err(Refusal::TooManyHolds);
+        }
+        if bytes > self.limits.hold_bytes_max {
+            // The approval exists: the client picks it up by repeating the call.
+            return Err(Refusal::Pending(state));
+        }
+        self.bytes.fetch_add(holder.bytes, Ordering::Relaxed);
+        inner.count += 1;
+        *inner.per_principal.entry(holder.principal.clone()).or_insert(0) += 1;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let approval_id = state.id.clone();
+        let call = HeldCall {
+            number,
+            txn: holder.txn,
+            approval_id: approval_id.clone(),
+            reference: state.reference.clone(),
+            principal: holder.principal.clone(),
+            tenant: holder.tenant,
+            tool: holder.tool,
+            route: holder.route,
+            since: oakallow_policy::timestamp::rfc3339(clock::now_ms()),
+        };
+        let waiting = inner
+            .by_approval
+            .entry(approval_id.clone())
+            .or_insert_with(|| Waiting { state: watch::Sender::new(state), calls: Vec::new() });
+        waiting.calls.push(call);
+        let receiver = waiting.state.subscribe();
+        if let Some(early) = self.early.get(&approval_id) {
+            waiting.state.send_replace(early);
+        }
+        let bytes = holder.bytes;
+        Ok(Hold {
+            holds: self.clone(),
+            state: receiver,
+            approval_id,
+            principal: holder.principal,
+            number,
+            bytes,
+        })
+    }
+
+    /// An approval's state, as the backend says.
+    pub fn update(&self, state: ApprovalState) {
+        let inner = self.lock();
+        match inner.by_approval.get(&state.id) {
+            Some(waiting) => {
+                waiting.state.send_replace(state);
+            }
+            None => self.early.insert(state.id.clone(), state),
+        }
+    }
+
+    /// The approvals that somebody waits for.
+    #[must_use]
+    pub fn ids(&self) -> Vec<String> {
+        self.lock().by_approval.keys().cloned().collect()
+    }
+
+    /// The calls that wait.
+    #[must_use]
+    pub fn list(&self) -> Vec<HeldCall> {
+        self.lock().by_approval.values().flat_map(|w| w.calls.iter().cloned()).collect()
+    }
+
+    /// How many calls wait.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.lock().count
+    }
+}
+
+impl Hold {
+    /// The approval's state as last heard.
+    #[must_use]
+    pub fn state(&self) -> ApprovalState {
+        self.state.borrow().clone()
+    }
+
+    /// Waits until the approval's state, or who waits for it, changes.
+    pub async fn changed(&mut self) {
+        if self.state.changed().await.is_err() {
+            // The sender lives as long as this hold does; should it not, waiting ends by the budget.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether no other call has begun to wait for this approval after this one: the newest consumes.
+    #[must_use]
+    pub fn is_newest(&self) -> bool {
+        let inner = self.holds.lock();
+        let calls = inner.by_approval.get(&self.approval_id).map(|w| &w.calls);
+        calls.is_none_or(|calls| calls.last().is_none_or(|last| last.number == self.number))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.holds.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        let mut inner = self.holds.lock();
+        inner.count = inner.count.saturating_sub(1);
+        if let Some(own) = inner.per_principal.get_mut(&self.principal) {
+            *own -= 1;
+            if *own == 0 {
+                inner.per_principal.remove(&self.principal);
+            }
+        }
+        let Some(waiting) = inner.by_approval.get_mut(&self.approval_id) else { return };
+        waiting.calls.retain(|call| call.number != self.number);
+        if waiting.calls.is_empty() {
+            inner.by_approval.remove(&self.approval_id);
+        } else {
+            // The newest may be another one now: let it look.
+            waiting.state.send_modify(|_| {});
+        }
+    }
+}

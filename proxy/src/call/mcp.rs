@@ -1,0 +1,396 @@
+//! Calls that are JSON-RPC messages of the Model Context Protocol: read once, strictly, and sorted by a
+//! closed table of methods into what passes, what is decided, and what is refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use oakallow_policy::call::CallNames;
+use oakallow_policy::id::Name;
+use oakallow_policy::strict_json;
+use serde_json::{Map, Value, json};
+
+use crate::call::{IdentifiedCall, check_members, pointed};
+use crate::identity::Caller;
+use crate::policy::Snapshot;
+use crate::refusal::Refusal;
+use crate::route::Route;
+
+/// JSON-RPC 2.0 section 5.1.
+pub const PARSE_ERROR: i64 = -32_700;
+/// As above.
+pub const INVALID_REQUEST: i64 = -32_600;
+/// As above.
+pub const METHOD_NOT_FOUND: i64 = -32_601;
+/// As above.
+pub const INVALID_PARAMS: i64 = -32_602;
+/// Messages in a batch.
+const BATCH_MAX: usize = 100;
+/// Members that readers must agree on; one that differs from them by case only is refused.
+const MESSAGE_MEMBERS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
+const PARAMS_MEMBERS: [&str; 5] = ["name", "arguments", "uri", "_meta", "requestId"];
+const META_MEMBERS: [&str; 3] = ["progressToken", META_VERSION, META_CALL_ID];
+/// Where the stateless era says its version once more.
+const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+/// The client's own name for a call: what `Idempotency-Key` is to plain HTTP.
+const META_CALL_ID: &str = "oakallow/call-id";
+
+/// Protocol plumbing: forwarded as it is.
+const PASSED: [&str; 8] = [
+    "initialize",
+    "ping",
+    "resources/list",
+    "resources/templates/list",
+    "prompts/list",
+    "logging/setLevel",
+    "completion/complete",
+    "server/discover",
+];
+
+/// A message that cannot be read, with its id if that much could be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Unread {
+    /// The id to answer to.
+    pub id: Value,
+    /// JSON-RPC code.
+    pub code: i64,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// A body.
+#[derive(Debug)]
+pub enum Body {
+    /// One message.
+    One(Message),
+    /// Several (2025-03-26 only).
+    Batch(Vec<Message>),
+}
+
+/// One message.
+#[derive(Debug)]
+pub struct Message {
+    /// `None` for notifications and for answers to the server's requests.
+    pub id: Option<Value>,
+    /// `None` for answers.
+    pub method: Option<String>,
+    /// Empty when left out.
+    pub params: Map<String, Value>,
+    /// What is to be done with it.
+    pub class: Class,
+}
+
+/// What is done with a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Class {
+    /// Forwarded.
+    Pass,
+    /// Forwarded; the list of tools in the answer is filtered.
+    List,
+    /// Decided, as a call of this tool on this resource.
+    Decide {
+        /// Its name, or `mcp:<method>`.
+        tool: String,
+        /// The URI or name that the method acts on.
+        resource: Option<String>,
+    },
+    /// Refused: no such method is known here.
+    Unknown,
+}
+
+/// Reads a body.
+pub fn read(bytes: &[u8]) -> Result<Body, Unread> {
+    let value = strict_json::parse(bytes).map_err(|e| unread(None, PARSE_ERROR, &e.to_string()))?;
+    match value {
+        Value::Array(items) if items.is_empty() || items.len() > BATCH_MAX => {
+            Err(unread(None, INVALID_REQUEST, &format!("a batch has 1 to {BATCH_MAX} messages")))
+        }
+        Value::Array(items) => items.into_iter().map(message).collect::<Result<_, _>>().map(Body::Batch),
+        one => message(one).map(Body::One),
+    }
+}
+
+fn unread(id: Option<&Value>, code: i64, message: &str) -> Unread {
+    Unread { id: id.cloned().unwrap_or(Value::Null), code, message: message.to_owned() }
+}
+
+fn message(value: Value) -> Result<Message, Unread> {
+    let Value::Object(mut members) = value else {
+        return Err(unread(None, INVALID_REQUEST, "a message is a JSON object"));
+    };
+    let id = members.get("id").cloned();
+    let bad = |code: i64, message: &str| unread(id.as_ref().filter(|id| is_id(id)), code, message);
+    strict_json::check_case(&members, MESSAGE_MEMBERS).map_err(|e| bad(INVALID_REQUEST, &e.to_string()))?;
+    if members.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
+        return Err(bad(INVALID_REQUEST, "`jsonrpc` is \"2.0\""));
+    }
+    if id.as_ref().is_some_and(|id| !is_id(id)) {
+        return Err(bad(INVALID_REQUEST, "`id` is a text or a whole number"));
+    }
+    let is_answer = members.contains_key("result") || members.contains_key("error");
+    let method = match members.get("method") {
+        Some(Value::String(method)) if !is_answer => method.clone(),
+        None if is_answer && id.is_some() => {
+            return Ok(Message { id: None, method: None, params: Map::new(), class: Class::Pass });
+        }
+        _ => return Err(bad(INVALID_REQUEST, "a message has either a `method` or an `id` with a result")),
+    };
+    let params = match members.remove("params") {
+        None => Map::new(),
+        Some(Value::Object(params)) => params,
+        Some(_) => return Err(bad(INVALID_PARAMS, "`params` is a JSON object")),
+    };
+    check_params(&params).map_err(|problem| bad(INVALID_PARAMS, &problem))?;
+    let class = classify(&method, id.is_some(), &params).map_err(|problem| bad(INVALID_PARAMS, problem))?;
+    Ok(Message { id, method: Some(method), params, class })
+}
+
+fn is_id(id: &Value) -> bool {
+    id.is_string() || id.is_i64() || id.is_u64()
+}
+
+fn check_params(params: &Map<String, Value>) -> Result<(), String> {
+    strict_json::check_case(params, PARAMS_MEMBERS).map_err(|e| e.to_string())?;
+    match params.get("_meta") {
+        None => Ok(()),
+        Some(Value::Object(meta)) => strict_json::check_case(meta, META_MEMBERS).map_err(|e| e.to_string()),
+        Some(_) => Err("`_meta` is a JSON object".to_owned()),
+    }
+}
+
+/// The table of methods. What is not in it is refused, whatever the tool server would make of it.
+fn classify(method: &str, is_request: bool, params: &Map<String, Value>) -> Result<Class, &'static str> {
+    if !is_request {
+        // A call without an id would run without an answer, and so without an outcome.
+        let known = method.starts_with("notifications/");
+        return if known { Ok(Class::Pass) } else { Err("this method needs an `id`") };
+    }
+    let text = |member: &str| params.get(member).and_then(Value::as_str).map(str::to_owned);
+    let whole = |resource: Option<String>| Class::Decide { tool: format!("mcp:{method}"), resource };
+    match method {
+        "tools/list" => Ok(Class::List),
+        "tools/call" => match (text("name"), params.get("arguments")) {
+            (Some(tool), None | Some(Value::Object(_))) => Ok(Class::Decide { tool, resource: None }),
+            _ => Err("a call has a `name`, and `arguments` that are a JSON object"),
+        },
+        "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
+            text("uri").map(|uri| whole(Some(uri))).ok_or("this method needs a `uri`")
+        }
+        "prompts/get" => text("name").map(|name| whole(Some(name))).ok_or("this method needs a `name`"),
+        "subscriptions/listen" => {
+            listened(params).map(|uris| uris.map_or(Class::Pass, |uri| whole(Some(uri))))
+        }
+        passed if PASSED.contains(&passed) => Ok(Class::Pass),
+        _ => Ok(Class::Unknown),
+    }
+}
+
+/// The resource that a stream of changes is about; a stream about lists only names none.
+fn listened(params: &Map<String, Value>) -> Result<Option<String>, &'static str> {
+    let named = params.get("notifications").and_then(|n| n.get("resourceSubscriptions"));
+    match named.map(|uris| uris.as_array().map(Vec::as_slice)) {
+        None | Some(Some([])) => Ok(None),
+        Some(Some([Value::String(uri)])) => Ok(Some(uri.clone())),
+        Some(_) => Err("name one resource a stream: each is decided for itself"),
+    }
+}
+
+impl Message {
+    fn meta(&self, member: &str) -> Option<&Value> {
+        self.params.get("_meta").and_then(|meta| meta.get(member))
+    }
+
+    /// The token under which the client wants to hear of progress.
+    #[must_use]
+    pub fn progress_token(&self) -> Option<&Value> {
+        self.meta("progressToken").filter(|token| is_id(token))
+    }
+
+    /// The version of the protocol that the message itself names.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.meta(META_VERSION).and_then(Value::as_str)
+    }
+
+    /// What `Mcp-Name` has to say (2026-07-28), if this method has such a name.
+    #[must_use]
+    pub fn header_name(&self) -> Option<&str> {
+        let member = match self.method.as_deref() {
+            Some("tools/call" | "prompts/get") => "name",
+            Some("resources/read") => "uri",
+            _ => return None,
+        };
+        self.params.get(member).and_then(Value::as_str)
+    }
+
+    /// Whether this is a call of a tool, whose result can say `isError`.
+    #[must_use]
+    pub fn is_tool_call(&self) -> bool {
+        self.method.as_deref() == Some("tools/call")
+    }
+}
+
+/// What [`identify`] needs to know besides the message.
+pub struct Arrival<'a> {
+    /// How it came.
+    pub route: &'a Arc<Route>,
+    /// Its life in the audit log.
+    pub txn: &'a str,
+    /// The request's head.
+    pub parts: &'a Parts,
+    /// Bytes of its body.
+    pub bytes: usize,
+    /// Who calls.
+    pub caller: &'a Caller,
+}
+
+/// Reads the call out of a message that is to be [decided](Class::Decide).
+pub fn identify(
+    arrival: &Arrival<'_>,
+    message: &Message,
+    wait: Duration,
+    snapshot: &Snapshot,
+) -> Result<IdentifiedCall, Refusal> {
+    let bad = |e: &dyn std::fmt::Display| Refusal::InvalidRequest(e.to_string());
+    let Class::Decide { tool, resource } = &message.class else {
+        return Err(Refusal::InvalidRequest("this message is not a call".to_owned()));
+    };
+    let route = arrival.route;
+    // The tool server compares bytes: a name that only its normal form makes known is another name.
+    let tool = Name::new(tool).ok().filter(|name| name.as_str() == tool);
+    let tool = tool.ok_or_else(|| Refusal::InvalidRequest("this is not the name of a tool".to_owned()))?;
+    let parameters = if message.is_tool_call() {
+        message.params.get("arguments").cloned().unwrap_or_else(|| json!({}))
+    } else {
+        without_meta(&message.params)
+    };
+    let pointers = (route.resources.get(&tool), route.method_pointers.get(&tool));
+    let known: Vec<&String> = [pointers.0, pointers.1].into_iter().flatten().collect();
+    if let Some(members) = parameters.as_object() {
+        check_members(members, snapshot.rules.tool(&tool, &route.audience), &known)?;
+    }
+    let resource = match resource {
+        Some(resource) => Some(Name::new(resource).map_err(|e| bad(&e))?),
+        None => pointed(&parameters, pointers.0)?,
+    };
+    let names = CallNames {
+        org: snapshot.rules.org().clone(),
+        tenant: arrival.caller.tenant.clone(),
+        principal: arrival.caller.principal.clone(),
+        audience: route.audience.clone(),
+        resource,
+        method: pointed(&parameters, pointers.1)?,
+        tool,
+    };
+    Ok(IdentifiedCall {
+        txn: arrival.txn.to_owned(),
+        names,
+        args: json!({"method": message.method, "params": without_meta(&message.params)}),
+        parameters,
+        idempotency_key: idempotency_key(arrival.parts, message)?,
+        wait,
+        bytes: arrival.bytes,
+        route: route.clone(),
+    })
+}
+
+/// `_meta` differs from one retry to the next, and the tool does not act on it.
+fn without_meta(params: &Map<String, Value>) -> Value {
+    Value::Object(params.iter().filter(|(k, _)| *k != "_meta").map(|(k, v)| (k.clone(), v.clone())).collect())
+}
+
+/// `Idempotency-Key`, else the call id in `_meta`: once, printable, short.
+fn idempotency_key(parts: &Parts, message: &Message) -> Result<Option<String>, Refusal> {
+    let wrong =
+        || Refusal::InvalidRequest("an idempotency key stands once and has 1 to 255 characters".to_owned());
+    let mut found = parts.headers.get_all("idempotency-key").iter();
+    let key = match (found.next(), message.meta(META_CALL_ID)) {
+        (Some(value), _) => value.to_str().map_err(|_| wrong())?,
+        (None, Some(value)) => value.as_str().ok_or_else(wrong)?,
+        (None, None) => return Ok(None),
+    };
+    let good = found.next().is_none() && (1..=255).contains(&key.len());
+    if good { Ok(Some(key.to_owned())) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(text: &str) -> Result<Message, Unread> {
+        match read(text.as_bytes())? {
+            Body::One(message) => Ok(message),
+            Body::Batch(_) => panic!("a batch"),
+        }
+    }
+
+    fn class(method: &str, params: &Value) -> Class {
+        let text = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
+        one(&text).unwrap().class
+    }
+
+    fn decide(tool: &str, resource: Option<&str>) -> Class {
+        Class::Decide { tool: tool.to_owned(), resource: resource.map(str::to_owned) }
+    }
+
+    #[test]
+    fn the_table_of_methods_is_closed() {
+        assert_eq!(class("initialize", &json!({})), Class::Pass);
+        assert_eq!(class("tools/list", &json!({})), Class::List);
+        assert_eq!(class("tools/call", &json!({"name": "x"})), decide("x", None));
+        assert_eq!(
+            class("resources/read", &json!({"uri": "a://b"})),
+            decide("mcp:resources/read", Some("a://b"))
+        );
+        assert_eq!(class("prompts/get", &json!({"name": "p"})), decide("mcp:prompts/get", Some("p")));
+        assert_eq!(class("subscriptions/listen", &json!({})), Class::Pass);
+        let one = json!({"notifications": {"resourceSubscriptions": ["a://b"]}});
+        assert_eq!(class("subscriptions/listen", &one), decide("mcp:subscriptions/listen", Some("a://b")));
+        for unknown in ["tools/Call", "tasks/get", "rpc.discover", "notifications/x", ""] {
+            assert_eq!(class(unknown, &json!({})), Class::Unknown, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn what_hides_a_call_is_refused() {
+        for bad in [
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","Method":"tools/call"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","Name":"b"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","argument\u017f":{}}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"a","arguments":[1]}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[]}"#,
+            r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"a"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","result":{},"params":{"name":"a"}}"#,
+            r#"{"jsonrpc":"2.0","id":null,"method":"tools/call","params":{"name":"a"}}"#,
+            r#"{"jsonrpc":"2.0","id":{},"method":"ping"}"#,
+            r#"{"jsonrpc":"1.0","id":1,"method":"ping"}"#,
+            r#"{"id":1,"method":"ping"}"#,
+            r#"{"jsonrpc":"2.0","result":{}}"#,
+            r#"[[{"jsonrpc":"2.0","id":1,"method":"ping"}]]"#,
+            "[]",
+            "7",
+            "{",
+        ] {
+            assert!(read(bad.as_bytes()).is_err(), "{bad} passed");
+        }
+    }
+
+    #[test]
+    fn answers_and_notifications_pass() {
+        for good in [
+            r#"{"jsonrpc":"2.0","id":7,"result":{"roots":[]}}"#,
+            r#"{"jsonrpc":"2.0","id":"a","error":{"code":1,"message":"no"}}"#,
+            r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,
+        ] {
+            let message = one(good).unwrap();
+            assert_eq!((message.class, message.id), (Class::Pass, None), "{good}");
+        }
+    }
+
+    #[test]
+    fn an_error_answers_to_the_id() {
+        let unread = one(r#"{"jsonrpc":"2.0","id":"x","method":"tools/call"}"#).unwrap_err();
+        assert_eq!((unread.id, unread.code), (json!("x"), INVALID_PARAMS));
+    }
+}

@@ -1,0 +1,241 @@
+//! The agent's side of a request: reading it whole, keeping it company while it is held, answering it.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
+use oakallow_policy::Permission;
+use oakallow_policy::wire::PROBLEM_JSON;
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::proxy::Session;
+use serde_json::{Value, json};
+
+use crate::refusal::Refusal;
+
+/// The agent has gone.
+pub struct Gone;
+
+impl From<Box<pingora::Error>> for Gone {
+    fn from(_: Box<pingora::Error>) -> Self {
+        Self
+    }
+}
+
+/// How a held MCP call is kept alive.
+#[derive(Debug, Clone)]
+pub struct Company {
+    /// A comment this often keeps the connection open.
+    pub comment_every: Duration,
+    /// A progress notification this often keeps the client's timer from running out.
+    pub progress: Option<(Value, Duration)>,
+}
+
+/// One request's agent.
+pub struct Client<'s> {
+    session: &'s mut Session,
+    txn: String,
+    company: Option<Company>,
+    next_beat: Option<tokio::time::Instant>,
+    progress: u64,
+    streaming: bool,
+}
+
+impl<'s> Client<'s> {
+    /// The agent of a request.
+    #[must_use]
+    pub fn new(session: &'s mut Session, txn: &str) -> Self {
+        Self { session, txn: txn.to_owned(), company: None, next_beat: None, progress: 0, streaming: false }
+    }
+
+    /// Sets how a hold is kept alive; without it the agent waits in silence.
+    pub fn keep_company(&mut self, company: Option<Company>) {
+        self.company = company;
+    }
+
+    /// Whether the answer has begun as a stream of events.
+    #[must_use]
+    pub fn is_streaming(&self) -> bool {
+        self.streaming
+    }
+
+    /// Reads the whole body, within limits.
+    pub async fn body(&mut self, bytes_max: usize, time_max: Duration) -> Result<Bytes, Refusal> {
+        if self.session.get_header_bytes("expect").eq_ignore_ascii_case(b"100-continue")
+            && let ServerSession::H1(h1) = self.session.as_downstream_mut()
+        {
+            let broken = |_| Refusal::InvalidRequest("the connection broke".to_owned());
+            h1.write_continue_response().await.map_err(broken)?;
+        }
+        let read = async {
+            let mut body = BytesMut::new();
+            let broken = |_| Refusal::InvalidRequest("the body broke off".to_owned());
+            while let Some(chunk) = self.session.read_request_body().await.map_err(broken)? {
+                if body.len() + chunk.len() > bytes_max {
+                    return Err(Refusal::BodyTooLarge { bytes_max });
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok(body.freeze())
+        };
+        tokio::time::timeout(time_max, read).await.unwrap_or(Err(Refusal::BodyTooSlow))
+    }
+
+    /// A hold begins: an agent that can read a stream gets one at once.
+    pub async fn hold_begins(&mut self) -> Result<(), Gone> {
+        if self.company.is_none() || self.streaming {
+            return Ok(());
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static("text/event-stream"));
+        headers.insert("cache-control", HeaderValue::from_static("no-store"));
+        self.begin(StatusCode::OK, headers, Some(Permission::RequiresApproval), false).await?;
+        self.streaming = true;
+        self.chunk(Bytes::from_static(b": waiting for a person\n\n")).await?;
+        self.plan_beat();
+        Ok(())
+    }
+
+    fn plan_beat(&mut self) {
+        let every =
+            self.company.as_ref().map(|c| c.progress.as_ref().map_or(c.comment_every, |(_, every)| *every));
+        self.next_beat = every.map(|every| tokio::time::Instant::now() + every);
+    }
+
+    /// When the agent should hear something next.
+    #[must_use]
+    pub fn next_beat(&self) -> Option<tokio::time::Instant> {
+        self.next_beat
+    }
+
+    /// Tells the agent that it is still waiting.
+    pub async fn beat(&mut self) -> Result<(), Gone> {
+        self.progress += 1;
+        let token = self.company.as_ref().and_then(|c| c.progress.as_ref()).map(|(token, _)| token.clone());
+        let text = match token {
+            Some(token) => {
+                let message = json!({
+                    "jsonrpc": "2.0", "method": "notifications/progress",
+                    // Far below 1, so that the tool's own progress goes on from here.
+                    "params": {"progressToken": token, "progress": self.progress as f64 * 1e-6, "message": "waiting for approval"},
+                });
+                format!("event: message\ndata: {message}\n\n")
+            }
+            None => ": still waiting\n\n".to_owned(),
+        };
+        self.plan_beat();
+        self.chunk(Bytes::from(text)).await
+    }
+
+    /// Resolves when the agent has left. May be dropped at any time.
+    pub async fn gone(&mut self) {
+        // Anything but waiting means that nobody listens any more, or that what is said is not HTTP.
+        let _ = self.session.read_body_or_idle(true).await;
+    }
+
+    /// Begins an answer.
+    pub async fn begin(
+        &mut self,
+        status: StatusCode,
+        headers: HeaderMap,
+        decision: Option<Permission>,
+        outcome_unknown: bool,
+    ) -> Result<(), Gone> {
+        let mut answer = ResponseHeader::build(status, Some(headers.len() + 4))?;
+        for (name, value) in &headers {
+            answer.append_header(name.clone(), value.clone())?;
+        }
+        answer.insert_header("x-oakallow-txn", self.txn.as_str())?;
+        if let Some(decision) = decision {
+            answer.insert_header("x-oakallow-decision", decision.as_str())?;
+        }
+        if outcome_unknown {
+            answer.insert_header("x-oakallow-outcome", "unknown")?;
+        }
+        let http1 = !self.session.is_http2();
+        let framed = headers.contains_key("content-length");
+        let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if http1 && !framed && !bodiless {
+            if self.session.req_header().version == Version::HTTP_11 {
+                answer.insert_header("transfer-encoding", "chunked")?;
+            } else {
+                self.session.set_keepalive(None);
+            }
+        }
+        self.session.write_response_header(Box::new(answer), false).await?;
+        Ok(())
+    }
+
+    /// A part of the answer's body.
+    pub async fn chunk(&mut self, bytes: Bytes) -> Result<(), Gone> {
+        self.session.write_response_body(Some(bytes), false).await?;
+        Ok(())
+    }
+
+    /// The end of the answer.
+    pub async fn end(&mut self) -> Result<(), Gone> {
+        self.session.write_response_body(None, true).await?;
+        Ok(())
+    }
+
+    /// A whole answer.
+    pub async fn answer(
+        &mut self,
+        status: u16,
+        mut headers: HeaderMap,
+        decision: Option<Permission>,
+        body: Bytes,
+    ) -> Result<(), Gone> {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        headers.insert("content-length", HeaderValue::from(body.len()));
+        headers.insert("cache-control", HeaderValue::from_static("no-store"));
+        let unknown = headers.contains_key("x-oakallow-outcome");
+        self.begin(status, headers, decision, unknown).await?;
+        self.chunk(body).await?;
+        self.end().await
+    }
+
+    /// A refusal as plain HTTP says it: a problem document (RFC 9457).
+    pub async fn refuse(
+        &mut self,
+        refusal: &Refusal,
+        decision: Option<Permission>,
+        backend_url: &str,
+    ) -> Result<(), Gone> {
+        let answer = refusal.answer();
+        let mut headers = HeaderMap::new();
+        let mut set = |name: &'static str, value: &str| {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        };
+        let mut body = json!({
+            "type": "about:blank", "title": answer.title, "status": answer.status, "code": answer.code, "detail": answer.detail,
+        });
+        crate::refusal::more(refusal, &mut body);
+        set(
+            "content-type",
+            if matches!(refusal, Refusal::Pending(_)) { "application/json" } else { PROBLEM_JSON },
+        );
+        if let Some(seconds) = answer.retry_after_s {
+            set("retry-after", &seconds.to_string());
+        }
+        if let Refusal::Pending(state) = refusal {
+            set("location", &format!("{backend_url}/v1/approvals/{}", state.id));
+        }
+        if matches!(refusal, Refusal::Unauthenticated) {
+            set("www-authenticate", "Bearer realm=\"oakallow\"");
+        }
+        if refusal.outcome_unknown() {
+            set("x-oakallow-outcome", "unknown");
+        }
+        if matches!(
+            refusal,
+            Refusal::BodyTooLarge { .. } | Refusal::BodyTooSlow | Refusal::UnsupportedEncoding
+        ) {
+            // What is left of the body is not worth reading.
+            self.session.set_keepalive(None);
+        }
+        self.answer(answer.status, headers, decision, Bytes::from(body.to_string())).await
+    }
+}

@@ -1,0 +1,331 @@
+//! Configuration: as written in YAML, then as used. What is not understood is refused.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::{Method, Uri};
+use oakallow_policy::document::{DocumentError, from_yaml};
+use oakallow_policy::id::Name;
+use oakallow_policy::wire::Secret;
+use serde::Deserialize;
+
+use crate::route::{Pattern, Route, RouteKind};
+
+/// The configuration as used.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Agents connect here.
+    pub data: SocketAddr,
+    /// `/healthz`, `/readyz`, `/metrics`.
+    pub ops: SocketAddr,
+    /// `/holds`, `/explain`: for people on this machine.
+    pub admin: SocketAddr,
+    /// Identity, last verified bundles, spool.
+    pub state_dir: PathBuf,
+    /// What people call this proxy.
+    pub name: Name,
+    /// Base URL of the backend, without a trailing slash.
+    pub backend_url: String,
+    /// For the first start; not needed once the proxy has enrolled.
+    pub join_token: Option<Secret>,
+    /// When an event counts as stored.
+    pub durability: Durability,
+    /// Limits.
+    pub limits: Limits,
+    /// How old a policy may be.
+    pub staleness: Staleness,
+    /// Arguments that are never stored as they are.
+    pub redact: Redact,
+    /// In order; the first that matches a request takes it.
+    pub routes: Vec<std::sync::Arc<Route>>,
+}
+
+/// When an event counts as stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Handed to the operating system: survives the death of the process.
+    #[default]
+    Process,
+    /// On the disk: survives a loss of power.
+    Power,
+}
+
+/// Limits; each refuses clearly when it is reached.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest request body.
+    pub body_bytes_max: usize,
+    /// Largest request header, all fields together.
+    pub header_bytes_max: usize,
+    /// Longest time for a whole request body to arrive.
+    pub body_read_timeout_s: u64,
+    /// Calls held at one time.
+    pub holds_max: usize,
+    /// Calls held at one time for one principal.
+    pub holds_per_principal_max: usize,
+    /// Bytes of bodies held at one time.
+    pub hold_bytes_max: usize,
+    /// Events waiting to be shipped; beyond it new calls are refused.
+    pub spool_events_max: u64,
+    /// Connections at one time.
+    pub connections_max: usize,
+    /// Released calls sent to the tool servers at one time.
+    pub releases_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 1024 * 1024,
+            header_bytes_max: 64 * 1024,
+            body_read_timeout_s: 30,
+            holds_max: 10_000,
+            holds_per_principal_max: 1_000,
+            hold_bytes_max: 256 * 1024 * 1024,
+            spool_events_max: 1_000_000,
+            connections_max: 20_000,
+            releases_max: 512,
+        }
+    }
+}
+
+/// How long the proxy goes on with a policy that the backend has not confirmed, by risk level.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Staleness {
+    /// Low risk.
+    pub low_s: u64,
+    /// Medium risk.
+    pub medium_s: u64,
+    /// High risk; bounded by `revocations_s` too.
+    pub high_s: u64,
+    /// Critical risk: the backend must be there. Three missed confirmations.
+    pub critical_s: u64,
+    /// How late a revoked key or a kill switch may take effect for calls of high risk.
+    pub revocations_s: u64,
+}
+
+impl Default for Staleness {
+    fn default() -> Self {
+        Self { low_s: 24 * 3600, medium_s: 4 * 3600, high_s: 900, critical_s: 60, revocations_s: 300 }
+    }
+}
+
+/// What to redact besides what is always redacted.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Redact {
+    /// Member names, any case.
+    pub keys: Vec<String>,
+    /// JSON pointers (RFC 6901) into the arguments.
+    pub pointers: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    #[serde(default)]
+    listen: WrittenListen,
+    state_dir: PathBuf,
+    #[serde(default)]
+    name: Option<Name>,
+    backend: WrittenBackend,
+    #[serde(default)]
+    durability: Durability,
+    #[serde(default)]
+    limits: Limits,
+    #[serde(default)]
+    staleness: Staleness,
+    #[serde(default)]
+    redact: Redact,
+    routes: Vec<WrittenRoute>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenListen {
+    data: SocketAddr,
+    ops: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Default for WrittenListen {
+    fn default() -> Self {
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Self { data: local(8080), ops: local(9902), admin: local(9901) }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenBackend {
+    url: String,
+    #[serde(default)]
+    join_token_file: Option<PathBuf>,
+    #[serde(default)]
+    join_token_env: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRoute {
+    name: Name,
+    kind: RouteKind,
+    path: String,
+    #[serde(default)]
+    methods: Vec<String>,
+    audience: Name,
+    upstream: String,
+    /// Tool name → JSON pointer to the resource in its arguments.
+    #[serde(default)]
+    resources: BTreeMap<Name, String>,
+    /// Tool name → JSON pointer to the method in its arguments.
+    #[serde(default)]
+    method_pointers: BTreeMap<Name, String>,
+    #[serde(default)]
+    hold: WrittenHold,
+    #[serde(default)]
+    timeouts: WrittenTimeouts,
+    #[serde(default)]
+    hide_disabled: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenHold {
+    budget_s: u64,
+    comment_every_s: u64,
+    progress_every_s: u64,
+}
+
+impl Default for WrittenHold {
+    fn default() -> Self {
+        Self { budget_s: 50, comment_every_s: 15, progress_every_s: 10 }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenTimeouts {
+    connect_s: u64,
+    response_s: u64,
+    idle_s: u64,
+}
+
+impl Default for WrittenTimeouts {
+    fn default() -> Self {
+        Self { connect_s: 5, response_s: 60, idle_s: 300 }
+    }
+}
+
+impl Config {
+    /// Reads a file.
+    pub fn load(path: &Path) -> Result<Self, DocumentError> {
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|e| plain(&file, &e.to_string()))?;
+        Self::parse(&file, &text)
+    }
+
+    /// Reads a text; `file` is only for errors.
+    pub fn parse(file: &str, text: &str) -> Result<Self, DocumentError> {
+        let written: Written = from_yaml(file, text)?;
+        let refuse = |message: String| {
+            let word = message.split('`').nth(1).unwrap_or_default();
+            let at = text.lines().enumerate().find_map(|(i, l)| l.find(word).map(|c| (i + 1, c + 1)));
+            DocumentError { file: file.to_owned(), at, message, hint: None }
+        };
+        Self::from_written(written).map_err(refuse)
+    }
+
+    fn from_written(w: Written) -> Result<Self, String> {
+        let url: Uri = w.backend.url.parse().map_err(|_| format!("`{}` is not a URL", w.backend.url))?;
+        if url.scheme_str().is_none_or(|s| s != "http" && s != "https") || url.host().is_none() {
+            return Err(format!("`{}`: the backend's URL starts with http:// or https://", w.backend.url));
+        }
+        if w.routes.is_empty() {
+            return Err("`routes` is empty: nothing would be forwarded".to_owned());
+        }
+        let routes = w.routes.into_iter().map(route).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            data: w.listen.data,
+            ops: w.listen.ops,
+            admin: w.listen.admin,
+            state_dir: w.state_dir,
+            name: w.name.map_or_else(default_name, Ok)?,
+            join_token: join_token(&w.backend)?,
+            backend_url: w.backend.url.trim_end_matches('/').to_owned(),
+            durability: w.durability,
+            limits: w.limits,
+            staleness: w.staleness,
+            redact: w.redact,
+            routes,
+        })
+    }
+}
+
+fn plain(file: &str, message: &str) -> DocumentError {
+    DocumentError { file: file.to_owned(), at: None, message: message.to_owned(), hint: None }
+}
+
+fn default_name() -> Result<Name, String> {
+    let host = std::env::var("HOSTNAME").unwrap_or_default();
+    Name::new(if host.is_empty() { "proxy" } else { &host }).map_err(|e| e.to_string())
+}
+
+fn join_token(w: &WrittenBackend) -> Result<Option<Secret>, String> {
+    let text = match (&w.join_token_file, &w.join_token_env) {
+        (Some(_), Some(_)) => {
+            return Err("`join_token_file` and `join_token_env` exclude each other".to_owned());
+        }
+        // A proxy that has enrolled does not need it any more, so a missing file is not a fault yet.
+        (Some(path), None) => std::fs::read_to_string(path).ok(),
+        (None, Some(variable)) => std::env::var(variable).ok(),
+        (None, None) => None,
+    };
+    Ok(text.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).map(Secret::new))
+}
+
+fn route(w: WrittenRoute) -> Result<std::sync::Arc<Route>, String> {
+    let name = w.name.as_str().to_owned();
+    let upstream: Uri = w.upstream.parse().map_err(|_| format!("`{}` is not a URL", w.upstream))?;
+    if upstream.scheme_str() != Some("http") || upstream.authority().is_none() {
+        // TLS to tool servers comes later; refused rather than sent in the clear.
+        return Err(format!("`{}`: an upstream is http://host:port[/path]", w.upstream));
+    }
+    let methods = w
+        .methods
+        .iter()
+        .map(|m| m.parse::<Method>().map_err(|_| format!("`{m}` is not an HTTP method")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let pattern = Pattern::parse(&w.path).map_err(|problem| format!("`{}`: {problem}", w.path))?;
+    if w.kind == RouteKind::Http && !pattern.has_tool() {
+        return Err(format!("`{}`: an http route's path has a {{tool}} segment", w.path));
+    }
+    for pointer in w.resources.values().chain(w.method_pointers.values()) {
+        if !pointer.starts_with('/') {
+            return Err(format!("`{pointer}`: a JSON pointer starts with a slash"));
+        }
+    }
+    let seconds = Duration::from_secs;
+    Ok(std::sync::Arc::new(Route {
+        name: Name::new(&name).map_err(|e| e.to_string())?,
+        kind: w.kind,
+        pattern,
+        methods: if methods.is_empty() && w.kind == RouteKind::Http { vec![Method::POST] } else { methods },
+        audience: w.audience,
+        upstream,
+        resources: w.resources,
+        method_pointers: w.method_pointers,
+        hold_budget: seconds(w.hold.budget_s),
+        comment_every: seconds(w.hold.comment_every_s.max(1)),
+        progress_every: seconds(w.hold.progress_every_s.max(1)),
+        connect_timeout: seconds(w.timeouts.connect_s.max(1)),
+        response_timeout: seconds(w.timeouts.response_s.max(1)),
+        idle_timeout: seconds(w.timeouts.idle_s.max(1)),
+        hide_disabled: w.hide_disabled,
+    }))
+}

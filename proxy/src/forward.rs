@@ -1,0 +1,177 @@
+//! The way to a tool server. A request goes out only with a [`Permit`].
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use oakallow_policy::Permit;
+
+use crate::refusal::Refusal;
+use crate::route::Route;
+
+/// Idle connections are dropped before common tool servers (5 s) drop them: a request that meets a
+/// closing connection would have an unknown outcome.
+const POOL_IDLE: Duration = Duration::from_secs(4);
+
+/// Fields of one connection, never passed on (RFC 9110 section 7.6.1), and those that are ours.
+const NEVER_PASSED: [&str; 15] = [
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "content-length",
+    "expect",
+    "host",
+    "x-api-key",
+    "x-tenant-id",
+    "http2-settings",
+];
+/// Whatever begins so is ours to say.
+const OURS: &str = "x-oakallow-";
+
+/// A client for one route's tool server.
+#[derive(Clone)]
+pub struct Upstream {
+    client: Client<HttpConnector, Full<Bytes>>,
+    response_timeout: Duration,
+}
+
+/// What is sent.
+pub struct Outgoing {
+    /// HTTP method.
+    pub method: Method,
+    /// Where to.
+    pub uri: Uri,
+    /// Fields, as [`passed_on`] left them.
+    pub headers: HeaderMap,
+    /// The exact bytes.
+    pub body: Bytes,
+}
+
+impl Upstream {
+    /// For a route.
+    #[must_use]
+    pub fn new(route: &Route) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(route.connect_timeout));
+        connector.set_nodelay(true);
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE)
+            .build(connector);
+        Self { client, response_timeout: route.response_timeout }
+    }
+
+    /// Sends, once. An error other than [`Refusal::UpstreamUnreachable`] leaves the outcome unknown.
+    pub async fn send(&self, _permit: &Permit, outgoing: Outgoing) -> Result<Response<Incoming>, Refusal> {
+        let mut request = Request::new(Full::new(outgoing.body));
+        *request.method_mut() = outgoing.method;
+        *request.uri_mut() = outgoing.uri;
+        *request.headers_mut() = outgoing.headers;
+        match tokio::time::timeout(self.response_timeout, self.client.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(e)) if e.is_connect() => Err(Refusal::UpstreamUnreachable),
+            Ok(Err(_)) => Err(Refusal::UpstreamBroken),
+            Err(_) => Err(Refusal::UpstreamTimeout),
+        }
+    }
+}
+
+/// The fields of a request or an answer that go on: without those of the connection, without the
+/// caller's credential, without anything that looks like ours.
+#[must_use]
+pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
+    let nominated: Vec<String> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
+    let mut passed = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        let text = name.as_str();
+        let dropped = NEVER_PASSED.contains(&text)
+            || text.starts_with(OURS)
+            || nominated.iter().any(|n| n == text)
+            || (name == header::AUTHORIZATION && is_our_credential(value));
+        if !dropped {
+            passed.append(name.clone(), value.clone());
+        }
+    }
+    passed
+}
+
+fn is_our_credential(value: &HeaderValue) -> bool {
+    String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase().contains("oak_")
+}
+
+/// Puts the token in, in place of any other.
+pub fn put_token(headers: &mut HeaderMap, token: &str) {
+    if let Ok(mut value) = HeaderValue::from_str(token) {
+        value.set_sensitive(true);
+        headers.insert(HeaderName::from_static(oakallow_policy::token::HEADER), value);
+    }
+}
+
+/// The tool server's URI for a request: the route's base, then the path and query as they came.
+pub fn target(base: &Uri, path_and_query: &str, replaces_path: bool) -> Result<Uri, Refusal> {
+    let authority = base.authority().map_or("", http::uri::Authority::as_str);
+    let prefix = base.path().trim_end_matches('/');
+    // A base with a path of its own is the whole address of an MCP endpoint.
+    let text = if replaces_path && !prefix.is_empty() {
+        let query = path_and_query.split_once('?').map_or_else(String::new, |(_, q)| format!("?{q}"));
+        format!("http://{authority}{prefix}{query}")
+    } else {
+        format!("http://{authority}{prefix}{path_and_query}")
+    };
+    text.parse().map_err(|_| Refusal::InvalidRequest("the request target is not a URI".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ours_and_the_credential_stay_here() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-api-key", "oak_live_1"),
+            ("x-oakallow-token", "forged"),
+            ("connection", "close, x-secret"),
+            ("x-secret", "1"),
+            ("accept", "*/*"),
+            ("te", "trailers"),
+            ("host", "proxy"),
+        ] {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        headers.append("authorization", HeaderValue::from_static("Bearer oak_live_1"));
+        headers.append("authorization", HeaderValue::from_static("Bearer theirs"));
+        let mut passed = passed_on(&headers);
+        put_token(&mut passed, "t");
+        let names: Vec<&str> = passed.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names.len(), 3, "{names:?}");
+        assert_eq!(passed["authorization"], "Bearer theirs");
+        assert_eq!(passed["x-oakallow-token"], "t");
+    }
+
+    #[test]
+    fn the_query_is_kept() {
+        let base: Uri = "http://tools:9000".parse().unwrap();
+        assert_eq!(target(&base, "/tools/x?a=1", false).unwrap(), "http://tools:9000/tools/x?a=1");
+        let base: Uri = "http://tools:9000/mcp".parse().unwrap();
+        assert_eq!(target(&base, "/agents/mcp?a=1", true).unwrap(), "http://tools:9000/mcp?a=1");
+    }
+}

@@ -1,0 +1,87 @@
+//! What became of a forwarded call. Every intent gets exactly one outcome, even when the request panics.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use oakallow_policy::audit::{Event, EventData, EventType, ExecutionRecord};
+
+use crate::app::App;
+use crate::call::IdentifiedCall;
+use crate::event;
+
+/// An intent without an outcome yet. Dropped without one, it records `call.unknown`.
+pub struct Outcome {
+    app: Arc<App>,
+    call: Option<IdentifiedCall>,
+    begun: Instant,
+}
+
+impl Outcome {
+    /// Just after the intent was stored.
+    #[must_use]
+    pub fn begin(app: Arc<App>, call: IdentifiedCall) -> Self {
+        Self { app, call: Some(call), begun: Instant::now() }
+    }
+
+    /// A whole answer came: `failed` when it says so.
+    pub async fn answered(self, failed: bool, execution: ExecutionRecord) {
+        let (kind, result) =
+            if failed { (EventType::CallFailed, "failed") } else { (EventType::CallCompleted, "success") };
+        self.finish(kind, result, None, execution).await;
+    }
+
+    /// Sent, and no whole answer came.
+    pub async fn unknown(self, reason: &'static str, execution: ExecutionRecord) {
+        self.finish(EventType::CallUnknown, "unknown", Some(reason), execution).await;
+    }
+
+    /// Nothing was sent.
+    pub async fn not_forwarded(self, reason: &'static str) {
+        self.finish(EventType::CallNotForwarded, "error", Some(reason), ExecutionRecord::default()).await;
+    }
+
+    async fn finish(
+        mut self,
+        kind: EventType,
+        result: &'static str,
+        reason: Option<&str>,
+        execution: ExecutionRecord,
+    ) {
+        let Some(event) = self.event(kind, result, reason, execution) else { return };
+        if let Err(e) = self.app.spool.append_outcome(event).await {
+            // The intent is stored: after a restart the call becomes `call.unknown`.
+            tracing::error!(error = %e, "an outcome could not be stored");
+        }
+    }
+
+    fn event(
+        &mut self,
+        kind: EventType,
+        result: &'static str,
+        reason: Option<&str>,
+        execution: ExecutionRecord,
+    ) -> Option<Event> {
+        let call = self.call.take()?;
+        self.app.metrics.upstream_outcomes.with_label_values(&[result, call.route.name.as_str()]).inc();
+        let execution = ExecutionRecord {
+            result: Some(result.to_owned()),
+            duration_ms: u64::try_from(self.begun.elapsed().as_millis()).ok(),
+            ..execution
+        };
+        let data = EventData {
+            execution: Some(execution),
+            reason: reason.map(str::to_owned),
+            ..EventData::default()
+        };
+        Some(event::of_call(&call, kind, data))
+    }
+}
+
+impl Drop for Outcome {
+    fn drop(&mut self) {
+        let why = Some("the request ended before its outcome was known");
+        if let Some(event) = self.event(EventType::CallUnknown, "unknown", why, ExecutionRecord::default()) {
+            self.app.spool.append_later(event);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Pingora's phases: each delegates. The whole of a request is served in `request_filter`; Pingora's own
+//! way to the upstream is never taken (docs/decisions/0010-data-plane.md).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use async_trait::async_trait;
+use pingora::proxy::{FailToProxy, ProxyHttp, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+
+use crate::app::App;
+use crate::serve;
+
+/// Idle connections are kept this long; Pingora's own default is for ever after the first request.
+const KEEPALIVE_S: u64 = 75;
+
+/// The proxy as Pingora sees it.
+pub struct Phases(pub Arc<App>);
+
+/// Counts a request for as long as it is worked on, also when it panics.
+pub struct InFlight(Arc<App>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl ProxyHttp for Phases {
+    type CTX = InFlight;
+
+    fn new_ctx(&self) -> InFlight {
+        self.0.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(self.0.clone())
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, _: &mut InFlight) -> Result<()> {
+        session.set_keepalive(if self.0.is_draining() { None } else { Some(KEEPALIVE_S) });
+        Ok(())
+    }
+
+    async fn request_filter(&self, session: &mut Session, _: &mut InFlight) -> Result<bool> {
+        match serve::request(&self.0, session).await {
+            Ok(()) => Ok(true),
+            Err(_) => Err(Error::new_down(ErrorType::ConnectionClosed)),
+        }
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, _: &mut InFlight) -> Result<Box<HttpPeer>> {
+        Err(Error::new_in(ErrorType::InternalError))
+    }
+
+    async fn fail_to_proxy(&self, _: &mut Session, _: &Error, _: &mut InFlight) -> FailToProxy {
+        // Whatever could be answered has been; the connection ends.
+        FailToProxy { error_code: 0, can_reuse_downstream: false }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &InFlight, _: &Error) -> bool {
+        true
+    }
+}

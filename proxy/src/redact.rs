@@ -1,0 +1,199 @@
+//! What of a call's arguments is stored: the structure, and no secret.
+//!
+//! A secret is replaced by a keyed hash of itself, so that equal values stay comparable in the audit log
+//! while nobody without this proxy's key can test a guess.
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use oakallow_policy::canonical::hex;
+use serde_json::{Map, Value, json};
+use sha2::Sha256;
+
+use crate::config::Redact;
+
+/// Members of these names are secrets wherever they stand; compared without case, `-` and `_`.
+const SECRET_NAMES: [&str; 18] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "accesstoken",
+    "refreshtoken",
+    "idtoken",
+    "authorization",
+    "apikey",
+    "xapikey",
+    "clientsecret",
+    "privatekey",
+    "credential",
+    "credentials",
+    "cookie",
+    "setcookie",
+    "pin",
+];
+/// Texts that begin like this are secrets.
+const SECRET_STARTS: [&str; 14] = [
+    "oak_live_",
+    "oak_agent_",
+    "oak_appr_",
+    "oak_tool_",
+    "oak_prox_",
+    "oak_join_",
+    "Bearer ",
+    "bearer ",
+    "sk-",
+    "ghp_",
+    "github_pat_",
+    "xoxb-",
+    "AKIA",
+    "ASIA",
+];
+/// Longer texts are cut; what was cut is known by its hash.
+const TEXT_BYTES_MAX: usize = 2_048;
+/// Arguments whose redacted form is larger are stored as a hash alone.
+const TOTAL_BYTES_MAX: usize = 32 * 1024;
+
+/// Redacts under one key.
+pub struct Redactor {
+    key: Vec<u8>,
+    names: Vec<String>,
+    pointers: Vec<String>,
+}
+
+impl Redactor {
+    /// With the configured additions.
+    #[must_use]
+    pub fn new(key: Vec<u8>, config: &Redact) -> Self {
+        let names = config.keys.iter().map(|k| folded(k)).collect();
+        Self { key, names, pointers: config.pointers.clone() }
+    }
+
+    /// The form of `arguments` that may be stored.
+    #[must_use]
+    pub fn redact(&self, arguments: &Value) -> Value {
+        let mut value = arguments.clone();
+        for pointer in &self.pointers {
+            if let Some(secret) = value.pointer_mut(pointer) {
+                *secret = self.hidden(secret);
+            }
+        }
+        self.walk(&mut value);
+        let bytes = serde_json::to_vec(&value).map_or(usize::MAX, |b| b.len());
+        if bytes > TOTAL_BYTES_MAX { json!({"omitted": self.hash(arguments), "bytes": bytes}) } else { value }
+    }
+
+    fn walk(&self, value: &mut Value) {
+        match value {
+            Value::Object(members) => self.walk_members(members),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.walk(item)),
+            Value::String(text) if looks_secret(text) => *value = self.hidden(value),
+            Value::String(text) if text.len() > TEXT_BYTES_MAX => {
+                let start: String = text.chars().take(TEXT_BYTES_MAX / 8).collect();
+                *value = json!({"start": start, "bytes": text.len(), "hmac": self.hash(value)});
+            }
+            _ => {}
+        }
+    }
+
+    fn walk_members(&self, members: &mut Map<String, Value>) {
+        for (name, value) in members.iter_mut() {
+            if value.get("redacted").is_some() {
+                continue;
+            }
+            let name = folded(name);
+            if SECRET_NAMES.contains(&name.as_str()) || self.names.contains(&name) {
+                *value = self.hidden(value);
+            } else {
+                self.walk(value);
+            }
+        }
+    }
+
+    fn hidden(&self, value: &Value) -> Value {
+        json!({"redacted": self.hash(value)})
+    }
+
+    /// 16 bytes of HMAC-SHA256: enough to compare, useless to guess from without the key.
+    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length (RFC 2104)")]
+    fn hash(&self, value: &Value) -> String {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).expect("any length is valid");
+        match value {
+            Value::String(text) => mac.update(text.as_bytes()),
+            other => mac.update(other.to_string().as_bytes()),
+        }
+        hex(mac.finalize().into_bytes().get(..16).unwrap_or_default())
+    }
+}
+
+fn folded(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
+}
+
+fn looks_secret(text: &str) -> bool {
+    SECRET_STARTS.iter().any(|start| text.starts_with(start))
+        || ["oak_live_", "oak_agent_", "oak_appr_", "oak_tool_", "oak_prox_"].iter().any(|p| text.contains(p))
+        || text.contains("-----BEGIN") && text.contains("PRIVATE KEY")
+        || is_jwt(text)
+        || is_card_number(text)
+}
+
+fn is_jwt(text: &str) -> bool {
+    text.starts_with("eyJ") && text.len() > 30 && text.matches('.').count() == 2 && !text.contains(' ')
+}
+
+/// 13 to 19 digits, spaces and dashes apart, with a valid check digit (ISO/IEC 7812, Luhn).
+fn is_card_number(text: &str) -> bool {
+    let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(10)).collect();
+    let only_digits = text.chars().all(|c| c.is_ascii_digit() || c == ' ' || c == '-');
+    let sum: u32 = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(i, d)| if i % 2 == 1 { d * 2 - if *d > 4 { 9 } else { 0 } } else { *d })
+        .sum();
+    only_digits && (13..=19).contains(&digits.len()) && sum % 10 == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn redactor() -> Redactor {
+        Redactor::new(vec![7; 32], &Redact { keys: vec!["iban".into()], pointers: vec!["/a/b".into()] })
+    }
+
+    #[test]
+    fn secrets_are_replaced_and_the_rest_stays() {
+        let arguments = json!({
+            "user": "ada", "Pass-Word": "hunter2", "nested": [{"api_key": {"deep": 1}}], "iban": "DE00",
+            "a": {"b": "pointed", "c": "stays"}, "text": "key oak_live_0123", "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc",
+            "card": "4111 1111 1111 1111", "number": "4111 1111 1111 1112", "n": 5
+        });
+        let stored = redactor().redact(&arguments);
+        let text = stored.to_string();
+        for secret in ["hunter2", "deep", "DE00", "pointed", "oak_live_0123", "eyJ", "1111 1111 1111\""] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+        for (pointer, value) in [("/user", json!("ada")), ("/a/c", json!("stays")), ("/n", json!(5))] {
+            assert_eq!(stored.pointer(pointer), Some(&value));
+        }
+        assert_eq!(stored["number"], json!("4111 1111 1111 1112"));
+    }
+
+    #[test]
+    fn equal_secrets_stay_comparable_under_one_key_only() {
+        let (a, b) = (redactor(), Redactor::new(vec![8; 32], &Redact::default()));
+        let secret = json!({"password": "x"});
+        assert_eq!(a.redact(&secret), a.redact(&secret));
+        assert_ne!(a.redact(&secret), b.redact(&secret));
+        assert_ne!(a.redact(&secret), a.redact(&json!({"password": "y"})));
+    }
+
+    #[test]
+    fn what_is_stored_is_bounded() {
+        let long = redactor().redact(&json!({"text": "x".repeat(100_000)}));
+        assert!(long.to_string().len() < 1_000);
+        let many = json!((0..50_000).collect::<Vec<u32>>());
+        assert!(redactor().redact(&many).to_string().len() < 200);
+    }
+}

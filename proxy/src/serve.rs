@@ -1,0 +1,266 @@
+//! One request, from its header to its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HeaderMap};
+use http::request::Parts;
+use http::{Response, StatusCode, Version};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use oakallow_policy::Permission;
+use oakallow_policy::audit::ExecutionRecord;
+use oakallow_policy::canonical::{hex, sha256};
+use oakallow_policy::id::Kind;
+use pingora::proxy::Session;
+use sha2::{Digest as _, Sha256};
+
+use crate::app::App;
+use crate::call;
+use crate::client::{Client, Gone};
+use crate::clock;
+use crate::enforce::{self, Ready, Refused, Target};
+use crate::forward::{Outgoing, passed_on, put_token, target};
+use crate::identity::{Caller, authenticate};
+use crate::outcome::Outcome;
+use crate::refusal::Refusal;
+use crate::route::{Route, RouteKind, check_path};
+
+/// Most header fields of a request.
+const FIELDS_MAX: usize = 100;
+/// Fields by which a request says that it is another one.
+const OVERRIDES: [&str; 4] =
+    ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url"];
+/// How much of an answer is kept to see whether it says that the tool failed.
+const PROBE_BYTES_MAX: usize = 1024 * 1024;
+
+/// A request that has been read whole, from a known caller.
+pub struct Received {
+    /// Its header.
+    pub parts: Parts,
+    /// Its body.
+    pub body: Bytes,
+    /// Who sent it.
+    pub caller: Caller,
+    /// By which route.
+    pub route: Arc<Route>,
+    /// Its place in the audit log, should it be a call.
+    pub txn: String,
+}
+
+/// Answers one request. An error means that the connection cannot be used any more.
+pub async fn request(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> {
+    let txn = clock::new_id(Kind::Txn);
+    let head = session.req_header();
+    let raw_is_plain = head.raw_path().starts_with(b"/");
+    let parts = head.as_owned_parts();
+    let mut client = Client::new(session, &txn);
+    let incoming = match receive(app, parts, raw_is_plain, &txn, &mut client).await {
+        Ok(incoming) => incoming,
+        Err(refusal) => {
+            app.metrics.refusals.with_label_values(&[refusal.code()]).inc();
+            return client.refuse(&refusal, None, &app.config.backend_url).await;
+        }
+    };
+    match incoming.route.kind {
+        RouteKind::Http => plain(app, &incoming, &mut client).await,
+        RouteKind::Mcp => call::mcp::serve(app, &incoming, &mut client).await,
+    }
+}
+
+async fn receive(
+    app: &App,
+    parts: Parts,
+    raw_is_plain: bool,
+    txn: &str,
+    client: &mut Client<'_>,
+) -> Result<Received, Refusal> {
+    check_head(app, &parts, raw_is_plain)?;
+    let known = |r: &&Arc<Route>| r.pattern.matches(parts.uri.path()).is_some();
+    let route = app.config.routes.iter().find(known).cloned().ok_or(Refusal::UnknownRoute)?;
+    if !route.methods.is_empty() && !route.methods.contains(&parts.method) {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    let snapshot = app.policy.snapshot();
+    if snapshot.rules.is_closed() {
+        return Err(Refusal::PolicyUnavailable("no policy is loaded yet".to_owned()));
+    }
+    let caller = authenticate(&parts.headers, &snapshot)?;
+    if parts.headers.contains_key("content-encoding") {
+        return Err(Refusal::UnsupportedEncoding);
+    }
+    let limits = &app.config.limits;
+    let announced = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > limits.body_bytes_max) {
+        return Err(Refusal::BodyTooLarge { bytes_max: limits.body_bytes_max });
+    }
+    let body = client.body(limits.body_bytes_max, Duration::from_secs(limits.body_read_timeout_s)).await?;
+    Ok(Received { parts, body, caller, route, txn: txn.to_owned() })
+}
+
+/// Refuses what the tool server might read otherwise than we do.
+fn check_head(app: &App, parts: &Parts, raw_is_plain: bool) -> Result<(), Refusal> {
+    let bad = |what: &str| Err(Refusal::InvalidRequest(what.to_owned()));
+    let headers = &parts.headers;
+    let count = |name: &str| headers.get_all(name).iter().count();
+    if parts.version < Version::HTTP_2 && count("host") != 1 {
+        return bad("a request has exactly one Host");
+    }
+    if count("content-length") > 1 || (count("content-length") == 1 && count("transfer-encoding") > 0) {
+        return bad("a request says once how long its body is");
+    }
+    if headers.contains_key("upgrade") {
+        return bad("upgrades are not passed on");
+    }
+    if OVERRIDES.iter().any(|name| headers.contains_key(*name)) {
+        return bad("a request has one method and one path: override fields are not accepted");
+    }
+    let bytes: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
+    if bytes > app.config.limits.header_bytes_max || headers.len() > FIELDS_MAX {
+        return bad("the header is too large");
+    }
+    if !raw_is_plain {
+        return bad("the request target is not a path");
+    }
+    check_path(parts.uri.path()).map_err(|e| Refusal::InvalidRequest(e.to_owned()))?;
+    if parts.uri.query().is_some_and(|q| q.contains("oak_")) {
+        return bad("a key does not belong into a query: send it as X-API-Key");
+    }
+    Ok(())
+}
+
+/// A call that is one HTTP request.
+async fn plain(app: &Arc<App>, incoming: &Received, client: &mut Client<'_>) -> Result<(), Gone> {
+    let backend_url = &app.config.backend_url;
+    let snapshot = app.policy.snapshot();
+    let Received { parts, body, caller, route, txn } = incoming;
+    let prepared = call::http::identify((route, txn), parts, body, caller, &snapshot).and_then(|call| {
+        let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+        Ok((call, to(target(&route.upstream, path, false)?, parts, body)))
+    });
+    let (call, sent) = match prepared {
+        Ok(prepared) => prepared,
+        Err(refusal) => {
+            app.metrics.refusals.with_label_values(&[refusal.code()]).inc();
+            return client.refuse(&refusal, None, backend_url).await;
+        }
+    };
+    let Ready { permit, token, outcome } = match enforce::admit(app, &call, &sent, client).await {
+        Ok(ready) => ready,
+        Err(Refused { refusal, permission }) => {
+            return client.refuse(&refusal, permission, backend_url).await;
+        }
+    };
+    let Some(upstream) = app.upstreams.get(&route.name) else {
+        outcome.not_forwarded("unknown_route").await;
+        return client.refuse(&Refusal::UnknownRoute, None, backend_url).await;
+    };
+    let mut headers = passed_on(&parts.headers);
+    put_token(&mut headers, &token);
+    let outgoing = Outgoing { method: sent.method, uri: sent.uri, headers, body: body.clone() };
+    let response = match upstream.send(&permit, outgoing).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            not_answered(outcome, &refusal).await;
+            return client.refuse(&refusal, Some(Permission::Allowed), backend_url).await;
+        }
+    };
+    let status = response.status();
+    let begun = client.begin(status, answer_headers(&response), Some(Permission::Allowed), false).await;
+    let (seen, whole) = relay(response, route.idle_timeout, client, begun.is_ok()).await;
+    record(outcome, whole.is_ok(), !status.is_success(), seen.execution(status)).await;
+    whole
+}
+
+/// The target of a request that goes on as it came.
+#[must_use]
+pub fn to(uri: http::Uri, parts: &Parts, body: &[u8]) -> Target {
+    Target { method: parts.method.clone(), uri, body_sha256: sha256(body) }
+}
+
+/// Records that no answer came.
+pub async fn not_answered(outcome: Outcome, refusal: &Refusal) {
+    if refusal.outcome_unknown() {
+        outcome.unknown(refusal.code(), ExecutionRecord::default()).await;
+    } else {
+        outcome.not_forwarded(refusal.code()).await;
+    }
+}
+
+/// Records what came.
+pub async fn record(outcome: Outcome, whole: bool, failed: bool, execution: ExecutionRecord) {
+    if whole {
+        outcome.answered(failed, execution).await;
+    } else {
+        outcome.unknown("the answer broke off", execution).await;
+    }
+}
+
+/// The fields of an answer that go on, its length included.
+#[must_use]
+pub fn answer_headers(response: &Response<Incoming>) -> HeaderMap {
+    let mut headers = passed_on(response.headers());
+    if let Some(length) = response.headers().get(CONTENT_LENGTH) {
+        headers.insert(CONTENT_LENGTH, length.clone());
+    }
+    headers
+}
+
+/// What was seen of an answer that went by.
+#[derive(Default)]
+pub struct Seen {
+    hash: Sha256,
+    bytes: u64,
+    /// Its beginning.
+    pub probe: Vec<u8>,
+}
+
+impl Seen {
+    /// Notes a part.
+    pub fn note(&mut self, part: &[u8]) {
+        self.hash.update(part);
+        self.bytes += part.len() as u64;
+        let room = PROBE_BYTES_MAX.saturating_sub(self.probe.len());
+        self.probe.extend_from_slice(part.get(..room.min(part.len())).unwrap_or_default());
+    }
+
+    /// For the log: digests, never the body.
+    #[must_use]
+    pub fn execution(&self, status: StatusCode) -> ExecutionRecord {
+        ExecutionRecord {
+            status: Some(status.as_u16()),
+            response_sha256: Some(hex(&self.hash.clone().finalize())),
+            response_bytes: Some(self.bytes),
+            ..ExecutionRecord::default()
+        }
+    }
+}
+
+/// Passes an answer's body on as it comes. When the agent leaves, the rest is still read: what became of
+/// the call is worth knowing. An error means that the answer did not come whole.
+pub async fn relay(
+    response: Response<Incoming>,
+    idle: Duration,
+    client: &mut Client<'_>,
+    mut listening: bool,
+) -> (Seen, Result<(), Gone>) {
+    let mut seen = Seen::default();
+    let mut body = response.into_body();
+    loop {
+        match tokio::time::timeout(idle, body.frame()).await {
+            Ok(None) => break,
+            Ok(Some(Ok(frame))) => {
+                let Ok(data) = frame.into_data() else { continue };
+                seen.note(&data);
+                listening = listening && client.chunk(data).await.is_ok();
+            }
+            Ok(Some(Err(_))) | Err(_) => return (seen, Err(Gone)),
+        }
+    }
+    if listening {
+        // Failing to say the end is the agent's loss: the call is whole.
+        let _ = client.end().await;
+    }
+    (seen, Ok(()))
+}

@@ -1,0 +1,311 @@
+//! The durable local queue of audit events: an event counts only once it is in here.
+//!
+//! One writer thread numbers and chains the events, writes what has gathered as one batch, and only
+//! then answers. It also keeps the list of open calls (held, or forwarded without an outcome), in the
+//! same batches, so that a restart knows which calls to close.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use oakallow_policy::audit::{Chained, Event, EventType, Head};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::config::Durability;
+
+/// Most appends in one batch: bounds how long the first of them waits.
+const BATCH_MAX: usize = 512;
+
+const HEAD: &[u8] = b"head";
+const ACKNOWLEDGED: &[u8] = b"acknowledged";
+
+/// Why an event was not stored. The caller refuses the call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum SpoolError {
+    #[error("the audit spool is full: the backend has not taken its events for too long")]
+    Full,
+    #[error("the audit spool cannot be written: {0}")]
+    Unwritable(String),
+    #[error("the audit spool cannot be opened: {0}")]
+    Open(String),
+}
+
+struct Append {
+    events: Vec<Event>,
+    done: Option<oneshot::Sender<Result<u64, SpoolError>>>,
+}
+
+/// Where the spool stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The last event written.
+    pub head: Head,
+    /// Everything up to here is at the backend.
+    pub acknowledged: u64,
+}
+
+impl Standing {
+    /// Events that the backend does not have yet.
+    #[must_use]
+    pub fn depth(&self) -> u64 {
+        self.head.seq.saturating_sub(self.acknowledged)
+    }
+}
+
+/// The queue. Cheap to clone.
+#[derive(Clone)]
+pub struct Spool {
+    /// Bounded by the calls in flight: each waits for the answer to its append.
+    queue: mpsc::UnboundedSender<Append>,
+    standing: Arc<watch::Sender<Standing>>,
+    store: Store,
+    events_max: u64,
+    failures: Arc<AtomicU64>,
+}
+
+#[derive(Clone)]
+struct Store {
+    db: Database,
+    events: Keyspace,
+    open: Keyspace,
+    meta: Keyspace,
+    persist: PersistMode,
+}
+
+impl Spool {
+    /// Opens the spool in `directory` and starts its writer. Events of calls that a former process left
+    /// open are returned by [`Spool::open_calls`].
+    pub fn open(
+        directory: &Path,
+        source: &str,
+        durability: Durability,
+        events_max: u64,
+    ) -> Result<Self, SpoolError> {
+        let store = Store::open(directory, durability)?;
+        let standing = Arc::new(watch::Sender::new(store.standing()?));
+        let (queue, incoming) = mpsc::unbounded_channel();
+        let writer = Writer {
+            store: store.clone(),
+            source: source.to_owned(),
+            standing: standing.clone(),
+            failures: Arc::default(),
+        };
+        let failures = writer.failures.clone();
+        std::thread::Builder::new()
+            .name("spool".to_owned())
+            .spawn(move || writer.run(incoming))
+            .map_err(|e| SpoolError::Open(e.to_string()))?;
+        Ok(Self { queue, standing, store, events_max, failures })
+    }
+
+    /// Stores events that come before an action: refused when the spool is full. Returns the number of
+    /// the last of them once they are stored.
+    pub async fn append(&self, events: Vec<Event>) -> Result<u64, SpoolError> {
+        if self.standing.borrow().depth() >= self.events_max {
+            return Err(SpoolError::Full);
+        }
+        self.send(events).await
+    }
+
+    /// Stores events of what has happened already: never refused for lack of room.
+    pub async fn append_outcome(&self, event: Event) -> Result<u64, SpoolError> {
+        self.send(vec![event]).await
+    }
+
+    /// As [`Spool::append_outcome`], from where one cannot wait (a destructor).
+    pub fn append_later(&self, event: Event) {
+        // The receiver lives as long as the writer thread, which ends after the last sender.
+        let _ = self.queue.send(Append { events: vec![event], done: None });
+    }
+
+    async fn send(&self, events: Vec<Event>) -> Result<u64, SpoolError> {
+        let (done, answer) = oneshot::channel();
+        let gone = || SpoolError::Unwritable("its writer has stopped".to_owned());
+        self.queue.send(Append { events, done: Some(done) }).map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Where it stands now.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.standing.borrow().clone()
+    }
+
+    /// To be told of every change of [`Spool::standing`].
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    /// Whether the last write failed.
+    #[must_use]
+    pub fn is_failing(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) > 0
+    }
+
+    /// Waits until the backend has everything up to `seq`.
+    pub async fn acknowledged(&self, seq: u64) {
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = self.standing.subscribe().wait_for(|s| s.acknowledged >= seq).await;
+    }
+
+    /// The next events that the backend does not have, oldest first.
+    pub fn unacknowledged(&self, most: usize) -> Result<Vec<Chained>, SpoolError> {
+        let after = self.standing.borrow().acknowledged;
+        self.store.read(after, most)
+    }
+
+    /// Forgets everything up to `seq`.
+    pub fn acknowledge(&self, seq: u64) -> Result<(), SpoolError> {
+        let from = self.standing.borrow().acknowledged;
+        let seq = seq.min(self.standing.borrow().head.seq);
+        if seq <= from {
+            return Ok(());
+        }
+        self.store.forget(from, seq)?;
+        self.standing.send_modify(|s| s.acknowledged = s.acknowledged.max(seq));
+        Ok(())
+    }
+
+    /// Calls that a former process left open: their `txn`, and the event that opened them.
+    pub fn open_calls(&self) -> Result<Vec<(String, Event)>, SpoolError> {
+        self.store.open_calls()
+    }
+}
+
+impl Store {
+    fn open(directory: &Path, durability: Durability) -> Result<Self, SpoolError> {
+        let fail = |e: fjall::Error| SpoolError::Open(e.to_string());
+        let db = Database::builder(directory).open().map_err(fail)?;
+        let keyspace = |name| db.keyspace(name, KeyspaceCreateOptions::default).map_err(fail);
+        Ok(Self {
+            events: keyspace("events")?,
+            open: keyspace("open")?,
+            meta: keyspace("meta")?,
+            persist: match durability {
+                Durability::Process => PersistMode::Buffer,
+                Durability::Power => PersistMode::SyncData,
+            },
+            db,
+        })
+    }
+
+    fn standing(&self) -> Result<Standing, SpoolError> {
+        let head = self.meta.get(HEAD).map_err(unwritable)?;
+        let head = match head {
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(unwritable)?,
+            None => Head::default(),
+        };
+        let acknowledged = self.meta.get(ACKNOWLEDGED).map_err(unwritable)?;
+        let acknowledged =
+            acknowledged.and_then(|b| b.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes);
+        Ok(Standing { head, acknowledged })
+    }
+
+    fn read(&self, after: u64, most: usize) -> Result<Vec<Chained>, SpoolError> {
+        self.events
+            .range((after + 1).to_be_bytes()..)
+            .take(most)
+            .map(|entry| serde_json::from_slice(&entry.value().map_err(unwritable)?).map_err(unwritable))
+            .collect()
+    }
+
+    fn forget(&self, from: u64, to: u64) -> Result<(), SpoolError> {
+        let mut batch = self.db.batch();
+        for seq in from + 1..=to {
+            batch.remove(&self.events, seq.to_be_bytes());
+        }
+        batch.insert(&self.meta, ACKNOWLEDGED, to.to_be_bytes());
+        batch.commit().map_err(unwritable)
+    }
+
+    fn open_calls(&self) -> Result<Vec<(String, Event)>, SpoolError> {
+        self.open
+            .iter()
+            .map(|entry| {
+                let (key, value) = entry.into_inner().map_err(unwritable)?;
+                let event = serde_json::from_slice(&value).map_err(unwritable)?;
+                Ok((String::from_utf8_lossy(&key).into_owned(), event))
+            })
+            .collect()
+    }
+}
+
+fn unwritable(e: impl std::fmt::Display) -> SpoolError {
+    SpoolError::Unwritable(e.to_string())
+}
+
+struct Writer {
+    store: Store,
+    source: String,
+    standing: Arc<watch::Sender<Standing>>,
+    failures: Arc<AtomicU64>,
+}
+
+impl Writer {
+    fn run(self, mut queue: mpsc::UnboundedReceiver<Append>) {
+        while let Some(first) = queue.blocking_recv() {
+            let mut appends = vec![first];
+            while appends.len() < BATCH_MAX
+                && let Ok(append) = queue.try_recv()
+            {
+                appends.push(append);
+            }
+            self.write(appends);
+        }
+    }
+
+    fn write(&self, mut appends: Vec<Append>) {
+        let written = self.write_batch(&mut appends);
+        match &written {
+            Ok(_) => self.failures.store(0, Ordering::Relaxed),
+            Err(e) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(error = %e, "audit events could not be stored");
+            }
+        }
+        for done in appends.into_iter().filter_map(|a| a.done) {
+            // The caller may have gone; its events are stored all the same.
+            let _ = done.send(written.clone());
+        }
+    }
+
+    fn write_batch(&self, appends: &mut [Append]) -> Result<u64, SpoolError> {
+        let mut head = self.standing.borrow().head.clone();
+        let mut batch = self.store.db.batch().durability(Some(self.store.persist));
+        for event in appends.iter_mut().flat_map(|a| a.events.drain(..)) {
+            self.track(&mut batch, &event)?;
+            let (chained, bytes, next) = Chained::append(&self.source, &head, event).map_err(unwritable)?;
+            batch.insert(&self.store.events, chained.seq.to_be_bytes(), bytes);
+            head = next;
+        }
+        batch.insert(&self.store.meta, HEAD, serde_json::to_vec(&head).map_err(unwritable)?);
+        batch.commit().map_err(unwritable)?;
+        let seq = head.seq;
+        self.standing.send_modify(|s| s.head = head);
+        Ok(seq)
+    }
+
+    /// Keeps the list of open calls in step with the events.
+    fn track(&self, batch: &mut fjall::OwnedWriteBatch, event: &Event) -> Result<(), SpoolError> {
+        let Some(txn) = &event.txn else { return Ok(()) };
+        match event.kind {
+            EventType::CallHeld | EventType::CallForwarded => {
+                batch.insert(
+                    &self.store.open,
+                    txn.as_bytes(),
+                    serde_json::to_vec(event).map_err(unwritable)?,
+                );
+            }
+            EventType::CallRefused
+            | EventType::CallCompleted
+            | EventType::CallFailed
+            | EventType::CallUnknown
+            | EventType::CallNotForwarded => batch.remove(&self.store.open, txn.as_bytes()),
+            _ => {}
+        }
+        Ok(())
+    }
+}
