@@ -107,6 +107,11 @@ impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Busy => Self::unavailable("The database is busy; nothing was changed."),
+            StoreError::Unavailable(cause) => {
+                let request_id = REQUEST_ID.try_with(Clone::clone).unwrap_or_default();
+                tracing::error!(request_id, %cause, "the database cannot be used");
+                Self::unavailable("The database cannot be used at the moment; nothing was changed.")
+            }
             other => Self::internal(&other),
         }
     }

@@ -100,3 +100,62 @@ pub(crate) async fn wrong_method() -> ApiError {
         "This endpoint does not take this method; the Allow header names those that it takes.",
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::Router;
+    use axum::routing::get;
+
+    use super::*;
+    use crate::{Config, Running};
+
+    /// A backend, and beside it a server with these layers around a route that goes wrong.
+    async fn around_route(
+        route: axum::routing::MethodRouter<Arc<App>>,
+    ) -> (Running, String, tempfile::TempDir) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new(([127, 0, 0, 1], 0).into(), dir.path().join("data"));
+        config.request_timeout = Duration::from_millis(50);
+        let running = crate::start(config).await.unwrap();
+        let app = Arc::clone(&running.app);
+        let router = Router::new()
+            .route("/", route)
+            .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), around))
+            .with_state(Arc::clone(&app));
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(crate::serve::serve(listener, app, router));
+        (running, url, dir)
+    }
+
+    async fn problem(url: &str) -> (u16, String, String) {
+        let answer = reqwest::get(url).await.unwrap();
+        let status = answer.status().as_u16();
+        let text = answer.text().await.unwrap();
+        let problem: oakallow_policy::wire::Problem = serde_json::from_str(&text).unwrap();
+        (status, problem.code, text)
+    }
+
+    #[tokio::test]
+    async fn a_panic_fails_its_request_and_no_other() {
+        async fn broken() -> &'static str {
+            panic!("a secret thing broke")
+        }
+        let (_running, url, _dir) = around_route(get(broken)).await;
+        for _ in 0..2 {
+            let (status, code, text) = problem(&url).await;
+            assert_eq!((status, code.as_str()), (500, "internal"));
+            assert!(!text.contains("secret"), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_takes_too_long_is_answered() {
+        let (_running, url, _dir) = around_route(get(std::future::pending::<&'static str>)).await;
+        let (status, code, _) = problem(&url).await;
+        assert_eq!((status, code.as_str()), (503, "unavailable"));
+    }
+}

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use sqlx::ConnectOptions as _;
+use sqlx::sqlite::SqliteConnectOptions;
 use support::{Backend, START_MS};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -324,6 +326,27 @@ async fn a_client_that_trickles_its_headers_is_cut_off() {
     // Closed or reset: either way it is over.
     assert!(cut.is_ok(), "the connection is still open");
     assert!(!String::from_utf8_lossy(&rest).contains("200 OK"));
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_written_fails_readiness_and_changes_nothing() {
+    let backend = Backend::start().await;
+    let admin = backend.org("demo").await;
+    let file = backend.data_dir().join("oakallow.db");
+    let mut other = SqliteConnectOptions::new().filename(file).connect().await.unwrap();
+    // Another process that holds the write lock.
+    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let anyone = backend.anonymous();
+    let (ready, write) =
+        tokio::join!(anyone.get("/readyz"), admin.post("/v1/tenants", json!({"id": "acme"})));
+    ready.problem(503, "unavailable");
+    assert!(write.headers.contains_key("retry-after"));
+    write.problem(503, "unavailable");
+    assert_eq!(anyone.get("/healthz").await.status, 200);
+    assert_eq!(admin.get("/v1/tenants").await.ok()["data"], json!([]));
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    assert_eq!(anyone.get("/readyz").await.status, 200);
+    admin.post("/v1/tenants", json!({"id": "acme"})).await.created();
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use futures_util::StreamExt as _;
 use oakallow_policy::RuleSet;
+use oakallow_policy::audit::{Chained, Event, Head};
 use oakallow_policy::call::Call;
 use oakallow_policy::wire::{
     Bundle, BundleScope, Enrolled, PublicKey, Purpose, Signed, StillCurrent, Tenancy,
@@ -365,4 +366,28 @@ async fn a_shutdown_ends_streams_at_once() {
         .await
         .expect("the shutdown hangs on a stream");
     assert!(events.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_tool_that_only_a_proxy_saw_becomes_a_draft() {
+    let backend = Backend::start().await;
+    let admin = backend.org("demo").await;
+    let proxy = enrolled(&backend, &admin, None).await;
+    let event: Event = serde_json::from_value(json!({
+        "id": "evt_1", "type": "call.decided", "time": "2026-09-21T14:13:20.000Z", "txn": "txn_1",
+        "data": {"principal": "bot", "audience": "ops", "tool": "rm_rf", "decision": {"permission":
+            "requires_approval", "resolved_from": "fail_safe", "policy_version": 1, "unregistered": true}}}))
+    .unwrap();
+    let (chained, _, head) =
+        Chained::append(&format!("proxy/{}", proxy.id), &Head::default(), event).unwrap();
+    let head = Signed::seal(Purpose::Head, &head, "proxy", &SigningKey::from_bytes(&[7; 32])).unwrap();
+    let batch = json!({"events": [chained], "head": head});
+    proxy.client.post(&format!("/v1/proxies/{}/audit", proxy.id), batch.clone()).await.ok();
+    proxy.client.post(&format!("/v1/proxies/{}/audit", proxy.id), batch).await.ok();
+    let drafts = admin.get("/v1/tools?status=draft").await.ok();
+    assert_eq!(drafts["data"].as_array().unwrap().len(), 1, "{drafts}");
+    assert_eq!(
+        (&drafts["data"][0]["name"], &drafts["data"][0]["audience"]),
+        (&json!("rm_rf"), &json!("ops"))
+    );
 }

@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, json};
 
 use crate::auth::ProxyIdentity;
+use crate::drafts;
 use crate::error::ApiError;
 use crate::extract::{Body, Page, Params, Segment, decode_cursor, page_limit};
 use crate::keys::KeyKind;
@@ -57,6 +58,7 @@ pub(crate) async fn ingest(
     let taken = ledger::ingest(&mut write, org, &chain, &batch, app.now()).await;
     match taken {
         Ok(acknowledged_seq) => {
+            drafts::sighted_by_proxy(&app, &mut write, org, &batch.events).await?;
             write.commit().await?;
             Ok(Json(AuditAck { acknowledged_seq }))
         }

@@ -53,6 +53,9 @@ pub(crate) enum StoreError {
     Db(sqlx::Error),
     #[error("the database was busy for too long")]
     Busy,
+    /// Locked by another process, full, read-only, gone: not this request's doing, and it may pass.
+    #[error("the database cannot be used: {0}")]
+    Unavailable(sqlx::Error),
     #[error("migration: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
     #[error("corrupt row `{row}` in `{table}.{column}`: {problem}")]
@@ -67,9 +70,18 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::PoolTimedOut => Self::Busy,
+            sqlx::Error::PoolClosed | sqlx::Error::Io(_) => Self::Unavailable(error),
+            sqlx::Error::Database(ref e) if is_environment(e.code().as_deref()) => Self::Unavailable(error),
             other => Self::Db(other),
         }
     }
+}
+
+/// Result codes of SQLite (sqlite.org/rescode.html) that tell of the file, the disk or a lock: BUSY,
+/// LOCKED, READONLY, IOERR, FULL, CANTOPEN. An extended code has the primary one in its low byte.
+fn is_environment(code: Option<&str>) -> bool {
+    let code = code.and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xFF);
+    matches!(code, Some(5 | 6 | 8 | 10 | 13 | 14))
 }
 
 impl StoreError {
