@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize};
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
@@ -106,8 +107,22 @@ impl std::str::FromStr for Name {
 
 impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let raw = Cow::<'de, str>::deserialize(d)?;
-        Self::new(&raw).map_err(serde::de::Error::custom)
+        d.deserialize_str(NameVisitor)
+    }
+}
+
+/// Refuses inside the reader, which then knows the place.
+struct NameVisitor;
+
+impl Visitor<'_> for NameVisitor {
+    type Value = Name;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, raw: &str) -> Result<Name, E> {
+        Name::new(raw).map_err(E::custom)
     }
 }
 

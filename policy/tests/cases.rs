@@ -92,7 +92,7 @@ struct Compiled {
 fn compile(file: &File) -> Compiled {
     let document = Document::parse("policy", &file.policy).unwrap_or_else(|e| panic!("{e}"));
     if file.closed {
-        return Compiled { rules: RuleSet::closed(document.policy.org.clone()), apart: BTreeMap::new() };
+        return Compiled { rules: RuleSet::closed(document.policy.org), apart: BTreeMap::new() };
     }
     let mut rules = RuleSet::compile(&document.policy, 7).unwrap();
     let mut apart = BTreeMap::new();
