@@ -311,3 +311,45 @@ fn make_key(data_dir: &Path, path: &Path, random: Random) -> Result<(), VaultErr
     let removed = std::fs::remove_file(&part);
     linked.and(removed).map_err(at)
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::Connection as _;
+
+    use super::*;
+
+    async fn database() -> SqliteConnection {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::raw_sql(include_str!("../migrations/0101_secrets.sql")).execute(&mut conn).await.unwrap();
+        conn
+    }
+
+    #[tokio::test]
+    async fn sealed_arguments_open_in_their_own_place_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = Vault::open(dir.path(), Random).unwrap();
+        let mut db = database().await;
+        let sealed = vault.seal_arguments(&mut db, "demo", "apr_1", b"{}").await.unwrap();
+        assert_eq!(*vault.open_arguments(&mut db, "demo", "apr_1", &sealed).await.unwrap(), b"{}");
+        for (org, approval) in [("demo", "apr_2"), ("other", "apr_1")] {
+            assert!(vault.open_arguments(&mut db, org, approval, &sealed).await.is_err());
+        }
+        let mut altered = sealed;
+        if let Some(last) = altered.last_mut() {
+            *last ^= 1;
+        }
+        assert!(vault.open_arguments(&mut db, "demo", "apr_1", &altered).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn masters_survive_a_restart_and_not_another_key_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut db = database().await;
+        let first = Vault::open(dir.path(), Random).unwrap().bundle_key(&mut db, "demo").await.unwrap();
+        let again = Vault::open(dir.path(), Random).unwrap().bundle_key(&mut db, "demo").await.unwrap();
+        assert_eq!((first.kid, first.key.to_bytes()), (again.kid, again.key.to_bytes()));
+        std::fs::remove_file(dir.path().join(KEY_FILE)).unwrap();
+        let stranger = Vault::open(dir.path(), Random).unwrap();
+        assert!(matches!(stranger.bundle_key(&mut db, "demo").await, Err(VaultError::Sealed)));
+    }
+}
