@@ -257,6 +257,20 @@ async fn a_changed_definition_is_no_longer_approved() {
 }
 
 #[tokio::test]
+async fn a_patched_schema_is_the_new_one_and_not_a_mixture() {
+    let backend = Backend::start().await;
+    let admin = backend.org("demo").await;
+    let old = json!({"type": "object", "properties": {"force": {"type": "boolean"}}});
+    admin.post("/v1/tools", json!({"name": "t", "parameter_schema": old})).await.created();
+    let new =
+        json!({"type": "object", "properties": {"name": {"default": null}}, "additionalProperties": false});
+    let patched = admin.patch("/v1/tools/t", json!({"parameter_schema": new})).await.ok();
+    assert_eq!(patched["parameter_schema"], new);
+    let without = admin.patch("/v1/tools/t", json!({"parameter_schema": null})).await.ok();
+    assert_eq!(without["parameter_schema"], Value::Null);
+}
+
+#[tokio::test]
 async fn what_is_in_use_stays() {
     let backend = Backend::start().await;
     let admin = backend.org("demo").await;

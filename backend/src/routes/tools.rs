@@ -164,7 +164,7 @@ pub(crate) async fn show(
     Ok(Json(stored.ok_or_else(|| ApiError::not_found("tool", &name))?.try_into()?))
 }
 
-/// `PATCH /v1/tools/{name}`: a merge patch; the name stays. A changed definition clears `approved`,
+/// `PATCH /v1/tools/{name}`: a merge patch (a schema is replaced whole); the name stays. A changed definition clears `approved`,
 /// unless the same patch says that it was looked at. On a draft: registers it.
 pub(crate) async fn update(
     State(app): State<Arc<App>>,
@@ -178,9 +178,7 @@ pub(crate) async fn update(
         .await?
         .ok_or_else(|| ApiError::not_found("tool", &name))?;
     let approves = patch.get("approved").is_some();
-    let mut merged = json!(stored.tool);
-    merge_patch(&mut merged, patch);
-    let mut tool: Tool = checked(merged)?;
+    let mut tool: Tool = checked(patched(&stored.tool, patch))?;
     if tool.name != name {
         return Err(ApiError::invalid_value("/name", "A tool keeps its name: register another one."));
     }
@@ -195,6 +193,18 @@ pub(crate) async fn update(
     let stored = put(&app, &mut write, &who, &tool, kind).await?;
     write.commit().await?;
     Ok(Json(stored.try_into()?))
+}
+
+/// The tool with a patch merged in. A schema is one value, replaced as a whole: a merge would keep what
+/// the new schema leaves out, and drop each `null` in it.
+fn patched(tool: &Tool, mut patch: Value) -> Value {
+    let schema = patch.as_object_mut().and_then(|members| members.remove("parameter_schema"));
+    let mut merged = json!(tool);
+    merge_patch(&mut merged, patch);
+    if let (Some(schema), Some(members)) = (schema, merged.as_object_mut()) {
+        members.insert("parameter_schema".to_owned(), schema);
+    }
+    merged
 }
 
 fn definition(tool: &Tool) -> Result<[u8; 32], ApiError> {
