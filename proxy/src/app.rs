@@ -12,6 +12,7 @@ use crate::backend::Backend;
 use crate::config::Config;
 use crate::forward::Upstream;
 use crate::identity::Identity;
+use crate::mcp::Mcp;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::redact::Redactor;
@@ -40,6 +41,8 @@ pub struct App {
     pub schemas: Schemas,
     /// The way to each route's tool server.
     pub upstreams: HashMap<Name, Upstream>,
+    /// Sessions and held calls of MCP routes.
+    pub mcp: Mcp,
     /// Bounds how many released calls go out at one time.
     pub releases: Semaphore,
     /// Turns true once, when the proxy stops.

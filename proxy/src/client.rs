@@ -1,5 +1,6 @@
 //! The agent's side of a request: reading it whole, keeping it company while it is held, answering it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,6 +11,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::refusal::Refusal;
 
@@ -39,18 +41,40 @@ pub struct Client<'s> {
     next_beat: Option<tokio::time::Instant>,
     progress: u64,
     streaming: bool,
+    cancelled: Option<Arc<Notify>>,
 }
 
 impl<'s> Client<'s> {
     /// The agent of a request.
     #[must_use]
     pub fn new(session: &'s mut Session, txn: &str) -> Self {
-        Self { session, txn: txn.to_owned(), company: None, next_beat: None, progress: 0, streaming: false }
+        Self {
+            session,
+            txn: txn.to_owned(),
+            company: None,
+            next_beat: None,
+            progress: 0,
+            streaming: false,
+            cancelled: None,
+        }
     }
 
     /// Sets how a hold is kept alive; without it the agent waits in silence.
     pub fn keep_company(&mut self, company: Option<Company>) {
         self.company = company;
+    }
+
+    /// Sets what cancels the call besides the agent's leaving.
+    pub fn cancelled_by(&mut self, cancelled: Option<Arc<Notify>>) {
+        self.cancelled = cancelled;
+    }
+
+    /// How far the progress is that the agent has been told of; 0 when it was told of none.
+    #[must_use]
+    pub fn progress(&self) -> f64 {
+        let told = self.company.as_ref().is_some_and(|c| c.progress.is_some()) && self.progress > 0;
+        // One step on: the tool's own begins at 0, and must be more than the last.
+        if told { (self.progress + 1) as f64 * 1e-6 } else { 0.0 }
     }
 
     /// Whether the answer has begun as a stream of events.
@@ -127,10 +151,20 @@ impl<'s> Client<'s> {
         self.chunk(Bytes::from(text)).await
     }
 
-    /// Resolves when the agent has left. May be dropped at any time.
+    /// Resolves when the agent has left or cancelled. May be dropped at any time.
     pub async fn gone(&mut self) {
-        // Anything but waiting means that nobody listens any more, or that what is said is not HTTP.
-        let _ = self.session.read_body_or_idle(true).await;
+        let cancelled = self.cancelled.clone();
+        let cancelled = async {
+            match &cancelled {
+                Some(cancelled) => cancelled.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Anything but waiting means that nobody listens any more, or that what is said is not HTTP.
+            _ = self.session.read_body_or_idle(true) => {}
+            () = cancelled => {}
+        }
     }
 
     /// Begins an answer.

@@ -1,4 +1,4 @@
-//! The one path of every call: validate → resolve → [hold] → intent → token. What comes out is a permit
+//! The one path of every call: resolve → validate → [hold] → intent → token. What comes out is a permit
 //! to forward, with everything that has to be written down about it written down.
 
 use std::sync::Arc;
@@ -94,7 +94,7 @@ impl Life<'_> {
         }
         let started = Instant::now();
         let view = self.view().await?;
-        let fingerprint = self.check(&view)?;
+        let fingerprint = self.arrive(&view)?;
         let decision = self.decide(&view)?;
         let route = self.call.route.name.as_str();
         self.app
@@ -102,6 +102,9 @@ impl Life<'_> {
             .decision_seconds
             .with_label_values(&[route])
             .observe(started.elapsed().as_secs_f64());
+        if decision.permission != Permission::Disabled {
+            self.validate(&view)?;
+        }
         match decision.permission {
             Permission::Disabled => Err(Refusal::Disabled(DecisionRecord::from(&decision))),
             Permission::Allowed => {
@@ -116,8 +119,8 @@ impl Life<'_> {
         self.app.policy.view(self.call.names.tenant.as_ref()).await.map_err(|e| unavailable(&e))
     }
 
-    /// Fingerprint and schema; writes down that the call arrived.
-    fn check(&mut self, view: &View) -> Result<Fingerprint, Refusal> {
+    /// The fingerprint; writes down that the call arrived.
+    fn arrive(&mut self, view: &View) -> Result<Fingerprint, Refusal> {
         let (app, call) = (self.app, self.call);
         let tool = view.snapshot().rules.tool(&call.names.tool, &call.names.audience);
         let hash =
@@ -131,10 +134,17 @@ impl Life<'_> {
             ..EventData::default()
         };
         self.pending.push(event::of_call(call, EventType::CallRequested, requested));
-        if let (Some(tool), Some(hash)) = (tool, hash) {
-            app.schemas.check(tool, hash, &call.parameters)?;
-        }
         Ok(fingerprint)
+    }
+
+    /// Arguments against the tool's schema. After the decision: a disabled tool says that it is, whatever
+    /// the arguments.
+    fn validate(&self, view: &View) -> Result<(), Refusal> {
+        let names = &self.call.names;
+        match (view.snapshot().rules.tool(&names.tool, &names.audience), self.hash) {
+            (Some(tool), Some(hash)) => self.app.schemas.check(tool, hash, &self.call.parameters),
+            _ => Ok(()),
+        }
     }
 
     /// Asks the rules, and whether they are fresh enough to be asked.

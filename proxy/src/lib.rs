@@ -21,6 +21,7 @@ pub mod event;
 pub mod feed;
 pub mod forward;
 pub mod identity;
+pub mod mcp;
 pub mod metrics;
 pub mod ops;
 pub mod outcome;

@@ -151,7 +151,7 @@ fn is_card_number(text: &str) -> bool {
         .enumerate()
         .map(|(i, d)| if i % 2 == 1 { d * 2 - if *d > 4 { 9 } else { 0 } } else { *d })
         .sum();
-    only_digits && (13..=19).contains(&digits.len()) && sum % 10 == 0
+    only_digits && (13..=19).contains(&digits.len()) && sum.is_multiple_of(10)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::event;
 use crate::forward::Upstream;
 use crate::identity::{Identity, IdentityError};
+use crate::mcp::Mcp;
 use crate::metrics::Metrics;
 use crate::ops::{admin as admin_router, ops as ops_router};
 use crate::phases::Phases;
@@ -134,6 +135,7 @@ async fn build(config: Config) -> Result<Arc<App>, StartError> {
         metrics: Metrics::new()?,
         schemas: Schemas::default(),
         upstreams: config.routes.iter().map(|r| (r.name.clone(), Upstream::new(r))).collect(),
+        mcp: Mcp::default(),
         releases: Semaphore::new(config.limits.releases_max),
         draining: watch::Sender::new(false),
         in_flight: AtomicUsize::new(0),

@@ -23,6 +23,7 @@ use crate::clock;
 use crate::enforce::{self, Ready, Refused, Target};
 use crate::forward::{Outgoing, passed_on, put_token, target};
 use crate::identity::{Caller, authenticate};
+use crate::mcp;
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 use crate::route::{Route, RouteKind, check_path};
@@ -65,7 +66,7 @@ pub async fn request(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> 
     };
     match incoming.route.kind {
         RouteKind::Http => plain(app, &incoming, &mut client).await,
-        RouteKind::Mcp => call::mcp::serve(app, &incoming, &mut client).await,
+        RouteKind::Mcp => mcp::serve(app, &incoming, &mut client).await,
     }
 }
 

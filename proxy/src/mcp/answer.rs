@@ -12,11 +12,11 @@ use crate::refusal::{Refusal, more};
 const REFUSED: i64 = -31_403;
 const UNAVAILABLE: i64 = -31_503;
 /// The member of `_meta` that says what was decided.
-pub const DECISION_META: &str = "oakallow/decision";
+pub(super) const DECISION_META: &str = "oakallow/decision";
 
 /// A JSON-RPC error.
 #[must_use]
-pub fn error(id: &Value, code: i64, message: &str, data: Option<Value>) -> Value {
+pub(super) fn error(id: &Value, code: i64, message: &str, data: Option<Value>) -> Value {
     let mut error = json!({"code": code, "message": message});
     if let (Some(data), Some(members)) = (data, error.as_object_mut()) {
         members.insert("data".to_owned(), data);
@@ -25,21 +25,21 @@ pub fn error(id: &Value, code: i64, message: &str, data: Option<Value>) -> Value
 }
 
 /// What a refused message is answered with.
-pub struct Refused<'a> {
+pub(super) struct Refused<'a> {
     /// Why.
-    pub refusal: &'a Refusal,
+    pub(super) refusal: &'a Refusal,
     /// What resolution said.
-    pub permission: Option<Permission>,
+    pub(super) permission: Option<Permission>,
     /// The call's life in the audit log.
-    pub txn: &'a str,
+    pub(super) txn: &'a str,
     /// Tools that are disabled look as if they did not exist.
-    pub hide_disabled: bool,
+    pub(super) hide_disabled: bool,
 }
 
 impl Refused<'_> {
     /// The answer to `message`.
     #[must_use]
-    pub fn answer(&self, message: &Message, era: Era) -> Value {
+    pub(super) fn answer(&self, message: &Message, era: Era) -> Value {
         let id = message.id.clone().unwrap_or(Value::Null);
         if self.hide_disabled && matches!(self.refusal, Refusal::Disabled(_)) {
             let name = message.header_name().unwrap_or_default();
@@ -94,13 +94,15 @@ impl Refused<'_> {
     }
 
     fn decision(&self, reason: &str) -> Value {
-        let mut decision = json!({"reason": reason, "txn": self.txn, "permission": self.permission});
-        if let Some(seconds) = self.refusal.answer().retry_after_s {
-            decision["retry_after_s"] = json!(seconds);
-        }
-        if self.refusal.outcome_unknown() {
-            decision["outcome"] = json!("unknown");
-        }
+        let mut decision = json!({"reason": reason, "txn": self.txn});
+        let mut set = |member: &str, value: Option<Value>| {
+            if let (Some(value), Some(members)) = (value, decision.as_object_mut()) {
+                members.insert(member.to_owned(), value);
+            }
+        };
+        set("permission", self.permission.map(|p| json!(p)));
+        set("retry_after_s", self.refusal.answer().retry_after_s.map(|s| json!(s)));
+        set("outcome", self.refusal.outcome_unknown().then(|| json!("unknown")));
         more(self.refusal, &mut decision);
         decision
     }
@@ -121,7 +123,8 @@ mod tests {
     }
 
     fn answer(refusal: &Refusal, method: &str, era: Era, hide_disabled: bool) -> Value {
-        let refused = Refused { refusal, permission: Some(Permission::Disabled), txn: "txn_1", hide_disabled };
+        let refused =
+            Refused { refusal, permission: Some(Permission::Disabled), txn: "txn_1", hide_disabled };
         refused.answer(&message(method), era)
     }
 
@@ -151,7 +154,8 @@ mod tests {
 
     #[test]
     fn what_has_no_such_result_is_an_error_of_ours() {
-        for (refusal, method) in [(disabled(), "resources/read"), (Refusal::BackendUnavailable, "tools/call")] {
+        for (refusal, method) in [(disabled(), "resources/read"), (Refusal::BackendUnavailable, "tools/call")]
+        {
             let code = answer(&refusal, method, Era::Sessions, false)["error"]["code"].as_i64().unwrap();
             assert!(!(-32_768..=-32_000).contains(&code), "{code}");
         }

@@ -9,11 +9,11 @@ use crate::call::mcp::Message;
 /// The first version without sessions.
 const STATELESS: &str = "2026-07-28";
 /// JSON-RPC code of a header that disagrees with the body (2026-07-28, streamable HTTP).
-pub const HEADER_MISMATCH: i64 = -32_020;
+pub(super) const HEADER_MISMATCH: i64 = -32_020;
 
 /// An era.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Era {
+pub(super) enum Era {
     /// Up to 2025-11-25. Leaving is not a cancel.
     Sessions,
     /// From 2026-07-28. Leaving is a cancel.
@@ -23,7 +23,7 @@ pub enum Era {
 impl Era {
     /// By the version header; a version is a date, so later ones sort behind.
     #[must_use]
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
         let version = headers.get("mcp-protocol-version").and_then(|v| v.to_str().ok());
         if version.is_some_and(|v| v.trim() >= STATELESS) { Self::Stateless } else { Self::Sessions }
     }
@@ -31,7 +31,7 @@ impl Era {
 
 /// Checks the headers of a request against its only message. In the stateless era they are required;
 /// in either, one that is there must be true: somebody on the way may act on it.
-pub fn check(headers: &HeaderMap, message: &Message) -> Result<Era, String> {
+pub(super) fn check(headers: &HeaderMap, message: &Message) -> Result<Era, String> {
     let era = Era::of(headers);
     let required = era == Era::Stateless;
     agree(headers, "mcp-protocol-version", message.version(), required && message.version().is_some())?;
@@ -116,7 +116,10 @@ mod tests {
     #[test]
     fn sessions_need_none_and_lie_in_none() {
         assert_eq!(check(&headers(&[]), &call("{}")), Ok(Era::Sessions));
-        assert_eq!(check(&headers(&[("mcp-protocol-version", "2025-11-25")]), &call("{}")), Ok(Era::Sessions));
+        assert_eq!(
+            check(&headers(&[("mcp-protocol-version", "2025-11-25")]), &call("{}")),
+            Ok(Era::Sessions)
+        );
         assert!(check(&headers(&[("mcp-method", "ping")]), &call("{}")).is_err());
         assert!(check(&headers(&[("mcp-name", "other")]), &call("{}")).is_err());
     }

@@ -16,18 +16,18 @@ use crate::policy::View;
 const TTL_MS_MAX: u64 = 60_000;
 
 /// Who looks at the list.
-pub struct Viewer<'a> {
+pub(super) struct Viewer<'a> {
     /// Whose it is.
-    pub caller: &'a Caller,
+    pub(super) caller: &'a Caller,
     /// The tool server.
-    pub audience: &'a Name,
+    pub(super) audience: &'a Name,
     /// What decides.
-    pub view: &'a View,
+    pub(super) view: &'a View,
 }
 
 impl Viewer<'_> {
     /// Filters the answer to `tools/list`; whether `message` is one.
-    pub fn filter(&self, message: &mut Value) -> bool {
+    pub(super) fn filter(&self, message: &mut Value) -> bool {
         let Some(result) = message.get_mut("result").and_then(Value::as_object_mut) else { return false };
         let Some(tools) = result.get_mut("tools").and_then(Value::as_array_mut) else { return false };
         tools.retain(|tool| tool.get("name").and_then(Value::as_str).is_some_and(|name| self.sees(name)));

@@ -22,28 +22,28 @@ const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 const UNHEARD_MAX: Duration = Duration::from_secs(60);
 
 /// Changes a message on its way; whether it did.
-pub type Rewrite<'a> = dyn FnMut(&mut Value) -> bool + Send + 'a;
+pub(super) type Rewrite<'a> = dyn FnMut(&mut Value) -> bool + Send + 'a;
 
 /// How an answer is handed on.
-pub struct Plan<'a> {
+pub(super) struct Plan<'a> {
     /// What is rewritten; `None`: nothing.
-    pub rewrite: Option<&'a mut Rewrite<'a>>,
+    pub(super) rewrite: Option<&'a mut Rewrite<'a>>,
     /// The request that is answered.
-    pub id: Option<&'a Value>,
+    pub(super) id: Option<&'a Value>,
     /// Said in our header.
-    pub permission: Option<Permission>,
+    pub(super) permission: Option<Permission>,
     /// Longest pause in an answer that is not a stream of events.
-    pub idle: Duration,
+    pub(super) idle: Duration,
     /// Whether the agent's leaving ends it: a cancel in the stateless era, and the end of a stream that
     /// answers no call.
-    pub leaving_cancels: bool,
+    pub(super) leaving_cancels: bool,
     /// Ends the answer when it turns true; calls are finished, streams are not.
-    pub stop: Option<tokio::sync::watch::Receiver<bool>>,
+    pub(super) stop: Option<tokio::sync::watch::Receiver<bool>>,
 }
 
 /// How an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
+pub(super) enum End {
     /// As the tool server ended it.
     Whole,
     /// It broke off, or fell silent.
@@ -53,17 +53,28 @@ pub enum End {
 }
 
 /// What went by.
-pub struct Relayed {
+pub(super) struct Relayed {
     /// The tool server's status.
-    pub status: StatusCode,
+    pub(super) status: StatusCode,
     /// Bytes of the body.
-    pub bytes: u64,
+    pub(super) bytes: u64,
     /// Their SHA-256.
-    pub sha256: [u8; 32],
+    pub(super) sha256: [u8; 32],
     /// How it ended.
-    pub end: End,
-    /// Whether the answer to the request was seen, and was an error; `None` when it was not seen.
-    pub failed: Option<bool>,
+    pub(super) end: End,
+    /// Whether the tool failed, as far as can be known; `None`: its answer did not come.
+    pub(super) failed: Option<bool>,
+    /// Whether the answer to the request was seen among what went by.
+    pub(super) seen: bool,
+}
+
+impl Relayed {
+    /// Of a request that was not sent.
+    #[must_use]
+    pub(super) fn nothing() -> Self {
+        let status = StatusCode::BAD_GATEWAY;
+        Self { status, bytes: 0, sha256: [0; 32], end: End::Whole, failed: None, seen: false }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,7 +100,7 @@ struct Relay<'a, 'p, 's> {
 }
 
 /// Hands an answer to the agent.
-pub async fn relay(client: &mut Client<'_>, response: Response<Incoming>, plan: Plan<'_>) -> Relayed {
+pub(super) async fn relay(client: &mut Client<'_>, response: Response<Incoming>, plan: Plan<'_>) -> Relayed {
     let (parts, mut body) = response.into_parts();
     let shape = shape(parts.headers.get(CONTENT_TYPE));
     let into_stream = client.is_streaming();
@@ -105,7 +116,7 @@ pub async fn relay(client: &mut Client<'_>, response: Response<Incoming>, plan: 
         plan,
     };
     let begun = relay.begin(&parts).await;
-    relay.note(begun);
+    relay.note(&begun);
     let (mut bytes, mut hash) = (0u64, Sha256::new());
     let end = loop {
         match relay.next(&mut body).await {
@@ -113,7 +124,7 @@ pub async fn relay(client: &mut Client<'_>, response: Response<Incoming>, plan: 
                 bytes += chunk.len() as u64;
                 hash.update(&chunk);
                 let passed = relay.pass(chunk).await;
-                relay.note(passed);
+                relay.note(&passed);
                 if relay.too_large && relay.rewrites() {
                     break End::Broken;
                 }
@@ -124,9 +135,10 @@ pub async fn relay(client: &mut Client<'_>, response: Response<Incoming>, plan: 
     };
     if end == End::Whole {
         let finished = relay.finish().await;
-        relay.note(finished);
+        relay.note(&finished);
     }
-    Relayed { status: parts.status, bytes, sha256: hash.finalize().into(), end, failed: relay.verdict(parts.status) }
+    let (failed, seen) = (relay.verdict(parts.status), relay.failed.is_some());
+    Relayed { status: parts.status, bytes, sha256: hash.finalize().into(), end, failed, seen }
 }
 
 fn shape(content_type: Option<&HeaderValue>) -> Shape {
@@ -150,25 +162,20 @@ impl Relay<'_, '_, '_> {
     }
 
     /// The agent may be gone; what that means is for [`Relay::next`] to say.
-    fn note(&mut self, result: Result<(), Gone>) {
+    fn note(&mut self, result: &Result<(), Gone>) {
         self.left |= result.is_err();
     }
 
     async fn begin(&mut self, parts: &http::response::Parts) -> Result<(), Gone> {
-        if self.into_stream || (self.rewrites() && self.shape == Shape::Json) {
-            // The head is out already, or waits for the length of what is rewritten.
-            return if self.into_stream { Ok(()) } else { self.begin_later(parts).await };
+        if self.into_stream {
+            return Ok(());
         }
         let mut headers = passed_on(&parts.headers);
+        // What is rewritten has another length.
         if let Some(length) = parts.headers.get(CONTENT_LENGTH).filter(|_| !self.rewrites()) {
             headers.insert(CONTENT_LENGTH, length.clone());
         }
         self.client.begin(parts.status, headers, self.plan.permission, false).await
-    }
-
-    /// A rewritten JSON answer goes out in chunks: its length is not the one that the server named.
-    async fn begin_later(&mut self, parts: &http::response::Parts) -> Result<(), Gone> {
-        self.client.begin(parts.status, passed_on(&parts.headers), self.plan.permission, false).await
     }
 
     async fn next(&mut self, body: &mut Incoming) -> Next {
@@ -207,8 +214,8 @@ impl Relay<'_, '_, '_> {
 
     async fn pass(&mut self, chunk: Bytes) -> Result<(), Gone> {
         let whole = self.split(&chunk);
-        let as_it_is = !self.rewrites() && !(self.into_stream && self.shape != Shape::Events);
-        if as_it_is && !chunk.is_empty() {
+        let converts = self.rewrites() || (self.into_stream && self.shape != Shape::Events);
+        if !converts && !chunk.is_empty() {
             return if self.left { Ok(()) } else { self.client.chunk(chunk).await };
         }
         for message in whole {
@@ -243,7 +250,8 @@ impl Relay<'_, '_, '_> {
 
     /// Whether this message answers the request, and how.
     fn look(&mut self, message: &Value) {
-        let answers = self.plan.id.is_some() && message.get("id") == self.plan.id && message.get("method").is_none();
+        let answers =
+            self.plan.id.is_some() && message.get("id") == self.plan.id && message.get("method").is_none();
         if answers {
             let is_error = message.pointer("/result/isError").and_then(Value::as_bool).unwrap_or(false);
             self.failed = Some(is_error || message.get("error").is_some());
@@ -253,10 +261,8 @@ impl Relay<'_, '_, '_> {
     fn rewritten(&mut self, raw: Vec<u8>) -> Bytes {
         let Some(rewrite) = self.plan.rewrite.as_mut() else { return Bytes::from(raw) };
         let data = Message::parse(&raw).data;
-        match serde_json::from_str::<Value>(&data) {
-            Ok(mut value) if rewrite(&mut value) => Bytes::from(with_data(&raw, &value.to_string())),
-            _ => Bytes::from(raw),
-        }
+        let Ok(mut value) = serde_json::from_str::<Value>(&data) else { return Bytes::from(raw) };
+        if rewrite(&mut value) { Bytes::from(with_data(&raw, &value.to_string())) } else { Bytes::from(raw) }
     }
 
     async fn finish(&mut self) -> Result<(), Gone> {
@@ -310,7 +316,7 @@ impl Relay<'_, '_, '_> {
 
 /// A message event.
 #[must_use]
-pub fn event(json: &[u8]) -> Vec<u8> {
+pub(super) fn event(json: &[u8]) -> Vec<u8> {
     let mut event = b"event: message\n".to_vec();
     for line in json.split(|b| matches!(b, b'\n' | b'\r')).filter(|line| !line.is_empty()) {
         event.extend_from_slice(b"data: ");

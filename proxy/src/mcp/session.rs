@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use crate::identity::Caller;
 
 /// The header that names a session.
-pub const SESSION_HEADER: &str = "mcp-session-id";
+const SESSION_HEADER: &str = "mcp-session-id";
 const SESSIONS_MAX: u64 = 100_000;
 const SESSION_IDLE_MAX: Duration = Duration::from_secs(24 * 3_600);
 

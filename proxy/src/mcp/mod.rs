@@ -1,0 +1,418 @@
+//! Requests of an MCP route (streamable HTTP, both eras): what is a call is decided like any other call;
+//! the rest of the protocol passes unchanged and unbuffered.
+//!
+//! A batch passes only when all of it is plumbing. One that holds a call, a list of tools or anything
+//! unknown is refused whole, one error an id: one token proves one call, so calls come one by one.
+
+mod answer;
+mod era;
+mod list;
+mod relay;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use oakallow_policy::audit::ExecutionRecord;
+use oakallow_policy::canonical::hex;
+use oakallow_policy::permit::PermitReason;
+use oakallow_policy::{Permission, Permit};
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::call::IdentifiedCall;
+use crate::call::mcp::{Arrival, Body, Class, INVALID_REQUEST, METHOD_NOT_FOUND, Message, identify, read};
+use crate::client::{Client, Company, Gone};
+use crate::enforce::{self, Ready, Target};
+use crate::forward::{Outgoing, passed_on, put_token, target};
+use crate::outcome::Outcome;
+use crate::refusal::Refusal;
+use crate::serve::{Received, not_answered, to};
+use answer::{Refused, error};
+use era::{Era, HEADER_MISMATCH};
+use list::Viewer;
+use relay::{End, Plan, Relayed, relay};
+pub use session::Mcp;
+
+/// Stateless clients give a request up after 60 s; the answer must be there before.
+const STATELESS_WAIT_MAX: Duration = Duration::from_secs(45);
+/// What servers say of a session that they do not know; clients begin a new one.
+const SESSION_UNKNOWN: i64 = -32_001;
+
+/// Answers one request of an MCP route. An error means that the connection cannot be used any more.
+pub async fn serve(app: &Arc<App>, received: &Received, client: &mut Client<'_>) -> Result<(), Gone> {
+    let exchange = Exchange { app, received };
+    if !app.mcp.may_enter(&received.route.name, &received.parts.headers, &received.caller) {
+        // As for a session that does not exist: whose it is, is nobody else's business.
+        let body = error(&Value::Null, SESSION_UNKNOWN, "Session not found", None);
+        return say(client, StatusCode::NOT_FOUND, &body, None).await;
+    }
+    match received.parts.method {
+        Method::POST => exchange.post(client).await,
+        Method::GET | Method::DELETE => exchange.pass(client, None).await,
+        _ => client.refuse(&Refusal::MethodNotAllowed, None, &app.config.backend_url).await,
+    }
+}
+
+async fn say(
+    client: &mut Client<'_>,
+    status: StatusCode,
+    body: &Value,
+    permission: Option<Permission>,
+) -> Result<(), Gone> {
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", HeaderValue::from_static("application/json"));
+    client.answer(status.as_u16(), headers, permission, Bytes::from(body.to_string())).await
+}
+
+/// One request.
+struct Exchange<'a> {
+    app: &'a Arc<App>,
+    received: &'a Received,
+}
+
+impl Exchange<'_> {
+    async fn post(&self, client: &mut Client<'_>) -> Result<(), Gone> {
+        let message = match read(&self.received.body) {
+            Ok(Body::One(message)) => message,
+            Ok(Body::Batch(messages)) => return self.batch(&messages, client).await,
+            Err(unread) => {
+                self.count("invalid_request");
+                let body = error(&unread.id, unread.code, &unread.message, None);
+                return say(client, StatusCode::BAD_REQUEST, &body, None).await;
+            }
+        };
+        let era = match era::check(&self.received.parts.headers, &message) {
+            Ok(era) => era,
+            Err(problem) => {
+                self.count("invalid_request");
+                let id = message.id.unwrap_or(Value::Null);
+                let body = error(&id, HEADER_MISMATCH, &problem, None);
+                return say(client, StatusCode::BAD_REQUEST, &body, None).await;
+            }
+        };
+        match message.class {
+            Class::Pass if self.cancels_held(&message) => self.accepted(client).await,
+            Class::Pass => self.pass(client, Some(&message)).await,
+            Class::List => self.list(client, &message).await,
+            Class::Decide { .. } => self.call(client, &message, era).await,
+            Class::Unknown => {
+                self.count("unknown_method");
+                say(client, StatusCode::OK, &unknown(&message), None).await
+            }
+        }
+    }
+
+    fn count(&self, reason: &str) {
+        self.app.metrics.refusals.with_label_values(&[reason]).inc();
+    }
+
+    /// `notifications/cancelled` of a call that is held here: the tool server has never seen that call.
+    fn cancels_held(&self, message: &Message) -> bool {
+        let Received { route, parts, caller, .. } = self.received;
+        message.method.as_deref() == Some("notifications/cancelled")
+            && message
+                .params
+                .get("requestId")
+                .is_some_and(|id| self.app.mcp.cancel(&route.name, &parts.headers, caller, id))
+    }
+
+    async fn accepted(&self, client: &mut Client<'_>) -> Result<(), Gone> {
+        client.answer(StatusCode::ACCEPTED.as_u16(), HeaderMap::new(), None, Bytes::new()).await
+    }
+
+    async fn batch(&self, messages: &[Message], client: &mut Client<'_>) -> Result<(), Gone> {
+        let headers = &self.received.parts.headers;
+        let plumbing = messages.iter().all(|m| m.class == Class::Pass);
+        if plumbing && Era::of(headers) == Era::Sessions {
+            return self.pass(client, None).await;
+        }
+        self.count("batch");
+        let why = "this batch is refused and nothing of it was forwarded: send calls one at a time";
+        let ids = messages.iter().filter_map(|m| m.id.as_ref());
+        let errors: Vec<Value> = ids.map(|id| error(id, INVALID_REQUEST, why, None)).collect();
+        say(client, StatusCode::OK, &Value::Array(errors), None).await
+    }
+
+    /// Protocol plumbing: through as it is.
+    async fn pass(&self, client: &mut Client<'_>, message: Option<&Message>) -> Result<(), Gone> {
+        let method = &self.received.parts.method;
+        let plan = Plan {
+            rewrite: None,
+            id: message.and_then(|m| m.id.as_ref()),
+            permission: None,
+            idle: self.received.route.idle_timeout,
+            leaving_cancels: true,
+            stop: Some(self.app.draining.subscribe()),
+        };
+        let passed = self.plumb(client, message, plan).await;
+        if *method == Method::DELETE && passed.as_ref().is_ok_and(|r| r.status.is_success()) {
+            self.app.mcp.forget(&self.received.route.name, &self.received.parts.headers);
+        }
+        ended(passed)
+    }
+
+    /// `tools/list`: through, less what the caller may not call.
+    async fn list(&self, client: &mut Client<'_>, message: &Message) -> Result<(), Gone> {
+        let Received { route, caller, .. } = self.received;
+        let view = match self.app.policy.view(caller.tenant.as_ref()).await {
+            Ok(view) => view,
+            Err(e) => {
+                let refusal = Refusal::PolicyUnavailable(e.to_string());
+                return self.refuse(client, message, (&refusal, None)).await;
+            }
+        };
+        let viewer = Viewer { caller, audience: &route.audience, view: &view };
+        let mut rewrite = |message: &mut Value| viewer.filter(message);
+        let plan = Plan {
+            rewrite: Some(&mut rewrite),
+            id: message.id.as_ref(),
+            permission: None,
+            idle: route.idle_timeout,
+            leaving_cancels: true,
+            stop: None,
+        };
+        ended(self.plumb(client, Some(message), plan).await)
+    }
+
+    /// Sends what is no call, and hands the answer on.
+    async fn plumb(
+        &self,
+        client: &mut Client<'_>,
+        message: Option<&Message>,
+        plan: Plan<'_>,
+    ) -> Result<Relayed, Gone> {
+        let permit = Permit::passthrough(self.app.policy.version());
+        let sent = match self.target() {
+            Ok(sent) => self.send(&permit, sent, None).await,
+            Err(refusal) => Err(refusal),
+        };
+        match sent {
+            Ok(response) => {
+                let status = response.status();
+                if status.is_success() {
+                    let Received { route, parts, caller, .. } = self.received;
+                    self.app.mcp.bind(&route.name, &parts.headers, caller);
+                    self.app.mcp.bind(&route.name, response.headers(), caller);
+                }
+                Ok(relay(client, response, plan).await)
+            }
+            Err(refusal) => {
+                self.count(refusal.code());
+                match message.filter(|m| m.id.is_some()) {
+                    Some(message) => self.refuse(client, message, (&refusal, None)).await?,
+                    None => client.refuse(&refusal, None, &self.app.config.backend_url).await?,
+                }
+                Ok(Relayed::nothing())
+            }
+        }
+    }
+
+    fn target(&self) -> Result<Target, Refusal> {
+        let Received { route, parts, body, .. } = self.received;
+        let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+        Ok(to(target(&route.upstream, path, true)?, parts, body))
+    }
+
+    async fn send(
+        &self,
+        permit: &Permit,
+        sent: Target,
+        token: Option<&str>,
+    ) -> Result<http::Response<hyper::body::Incoming>, Refusal> {
+        let Received { route, parts, body, .. } = self.received;
+        let upstream = self.app.upstreams.get(&route.name).ok_or(Refusal::UpstreamUnreachable)?;
+        let mut headers = passed_on(&parts.headers);
+        // Answers are read here, so they come as they are.
+        headers.remove("accept-encoding");
+        if let Some(token) = token {
+            put_token(&mut headers, token);
+        }
+        let outgoing = Outgoing { method: sent.method, uri: sent.uri, headers, body: body.clone() };
+        upstream.send(permit, outgoing).await
+    }
+
+    /// A call: decided, perhaps held, forwarded with a token, its outcome recorded.
+    async fn call(&self, client: &mut Client<'_>, message: &Message, era: Era) -> Result<(), Gone> {
+        let Received { route, parts, caller, body, txn } = self.received;
+        let arrival = Arrival { route, txn, parts, bytes: body.len(), caller };
+        let wait =
+            if era == Era::Stateless { route.hold_budget.min(STATELESS_WAIT_MAX) } else { route.hold_budget };
+        let prepared = identify(&arrival, message, wait, &self.app.policy.snapshot())
+            .and_then(|call| Ok((call, self.target()?)));
+        let (call, sent) = match prepared {
+            Ok(prepared) => prepared,
+            Err(refusal) => {
+                self.count(refusal.code());
+                return self.refuse(client, message, (&refusal, None)).await;
+            }
+        };
+        client.keep_company(self.company(message, era));
+        let id = message.id.as_ref().unwrap_or(&Value::Null);
+        let cancellable = self.app.mcp.cancellable(&route.name, &parts.headers, caller, id);
+        client.cancelled_by(Some(cancellable.notify()));
+        let admitted = enforce::admit(self.app, &call, &sent, client).await;
+        client.cancelled_by(None);
+        drop(cancellable);
+        match admitted {
+            Ok(ready) => self.forward(client, (message, era), ready, (&call, sent)).await,
+            Err(enforce::Refused { refusal, permission }) => {
+                self.refuse(client, message, (&refusal, permission)).await
+            }
+        }
+    }
+
+    /// Only a client that reads streams is kept company.
+    fn company(&self, message: &Message, era: Era) -> Option<Company> {
+        let Received { route, parts, .. } = self.received;
+        let accepts = parts.headers.get_all("accept").iter().filter_map(|v| v.to_str().ok());
+        let reads_streams = accepts.flat_map(|v| v.split(',')).any(|kind| {
+            kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
+        });
+        let progress = message.progress_token().filter(|_| era == Era::Sessions);
+        reads_streams.then(|| Company {
+            comment_every: route.comment_every,
+            progress: progress.map(|token| (token.clone(), route.progress_every)),
+        })
+    }
+
+    async fn forward(
+        &self,
+        client: &mut Client<'_>,
+        (message, era): (&Message, Era),
+        ready: Ready,
+        (call, sent): (&IdentifiedCall, Target),
+    ) -> Result<(), Gone> {
+        let Ready { permit, token, outcome } = ready;
+        let approved = permit.reason() == PermitReason::Approval;
+        let permission = Some(if approved { Permission::RequiresApproval } else { Permission::Allowed });
+        let response = match self.send(&permit, sent, Some(&token)).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                not_answered(outcome, &refusal).await;
+                return self.refuse(client, message, (&refusal, permission)).await;
+            }
+        };
+        if response.status().is_success() {
+            self.app.mcp.bind(&call.route.name, &self.received.parts.headers, &self.received.caller);
+        }
+        let shift = client.progress();
+        let mut rewrite = |m: &mut Value| later(m, message.progress_token(), shift);
+        let plan = Plan {
+            rewrite: if shift > 0.0 { Some(&mut rewrite) } else { None },
+            id: message.id.as_ref(),
+            permission,
+            idle: call.route.idle_timeout,
+            leaving_cancels: era == Era::Stateless,
+            stop: None,
+        };
+        let relayed = relay(client, response, plan).await;
+        let answered = relayed.seen;
+        let (end, status) = (relayed.end, relayed.status);
+        record(outcome, relayed).await;
+        if client.is_streaming() && end != End::Cancelled {
+            return self.close(client, message, answered, status).await;
+        }
+        if end == End::Whole { Ok(()) } else { Err(Gone) }
+    }
+
+    /// Ends the stream that a hold opened; should the tool server's answer not be in it, says so.
+    async fn close(
+        &self,
+        client: &mut Client<'_>,
+        message: &Message,
+        answered: bool,
+        status: StatusCode,
+    ) -> Result<(), Gone> {
+        if answered {
+            return client.end().await;
+        }
+        if status.is_success() {
+            return self
+                .refuse(client, message, (&Refusal::UpstreamBroken, Some(Permission::RequiresApproval)))
+                .await;
+        }
+        let id = message.id.clone().unwrap_or(Value::Null);
+        let why = format!("the tool server answered with the HTTP status {}", status.as_u16());
+        let body = error(&id, i64::from(status.as_u16()), &why, None);
+        client.chunk(Bytes::from(relay::event(body.to_string().as_bytes()))).await?;
+        client.end().await
+    }
+
+    async fn refuse(
+        &self,
+        client: &mut Client<'_>,
+        message: &Message,
+        (refusal, permission): (&Refusal, Option<Permission>),
+    ) -> Result<(), Gone> {
+        let era = Era::of(&self.received.parts.headers);
+        let hide_disabled = self.received.route.hide_disabled;
+        let refused = Refused { refusal, permission, txn: &self.received.txn, hide_disabled };
+        let body = refused.answer(message, era);
+        if client.is_streaming() {
+            client.chunk(Bytes::from(relay::event(body.to_string().as_bytes()))).await?;
+            return client.end().await;
+        }
+        say(client, StatusCode::OK, &body, permission).await
+    }
+}
+
+/// Progress of the tool's own goes on where the hold's has stopped, so that it only ever grows.
+fn later(message: &mut Value, token: Option<&Value>, shift: f64) -> bool {
+    let ours = message.pointer("/params/progressToken").is_some_and(|t| Some(t) == token);
+    if !ours || message.get("method").and_then(Value::as_str) != Some("notifications/progress") {
+        return false;
+    }
+    let Some(progress) = message.pointer_mut("/params/progress") else { return false };
+    let Some(number) = progress.as_f64() else { return false };
+    *progress = json!(number + shift);
+    true
+}
+
+async fn record(outcome: Outcome, relayed: Relayed) {
+    let execution = ExecutionRecord {
+        status: Some(relayed.status.as_u16()),
+        response_sha256: Some(hex(&relayed.sha256)),
+        response_bytes: Some(relayed.bytes),
+        ..ExecutionRecord::default()
+    };
+    match (relayed.end, relayed.failed) {
+        // The answer is what counts, not how its stream ended afterwards.
+        (_, Some(failed)) if relayed.end == End::Whole || relayed.seen => {
+            outcome.answered(failed, execution).await;
+        }
+        (End::Cancelled, _) => outcome.unknown("the agent cancelled the call", execution).await,
+        (End::Broken, _) => outcome.unknown("the answer broke off", execution).await,
+        (End::Whole, _) => outcome.unknown("the stream ended without the answer", execution).await,
+    }
+}
+
+/// A stream that did not end as the tool server meant it leaves the connection unusable.
+fn ended(relayed: Result<Relayed, Gone>) -> Result<(), Gone> {
+    if relayed?.end == End::Whole { Ok(()) } else { Err(Gone) }
+}
+
+fn unknown(message: &Message) -> Value {
+    let id = message.id.clone().unwrap_or(Value::Null);
+    let method = message.method.as_deref().unwrap_or_default();
+    error(&id, METHOD_NOT_FOUND, &format!("this proxy does not pass the method `{method}` on"), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_only_grows() {
+        let token = json!("p");
+        let mut theirs =
+            json!({"method": "notifications/progress", "params": {"progressToken": "p", "progress": 0}});
+        assert!(later(&mut theirs, Some(&token), 3e-6));
+        assert!(theirs["params"]["progress"].as_f64().unwrap() > 2e-6);
+        let mut other =
+            json!({"method": "notifications/progress", "params": {"progressToken": 1, "progress": 0}});
+        assert!(!later(&mut other, Some(&token), 3e-6));
+    }
+}
