@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use oakallow_policy::Permission;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use crate::client::{Client, Gone};
 use crate::forward::passed_on;
@@ -94,7 +95,8 @@ struct Relay<'a, 'p, 's> {
     collected: Option<Vec<u8>>,
     /// Events into the stream that a hold has opened.
     into_stream: bool,
-    left: bool,
+    /// When the agent was seen to have left.
+    left_at: Option<Instant>,
     failed: Option<bool>,
     too_large: bool,
 }
@@ -109,7 +111,7 @@ pub(super) async fn relay(client: &mut Client<'_>, response: Response<Incoming>,
         splitter: (shape == Shape::Events).then(|| Splitter::new(MESSAGE_BYTES_MAX)),
         collected: (shape != Shape::Events).then(Vec::new),
         into_stream,
-        left: false,
+        left_at: None,
         failed: None,
         too_large: false,
         client,
@@ -129,7 +131,7 @@ pub(super) async fn relay(client: &mut Client<'_>, response: Response<Incoming>,
                     break End::Broken;
                 }
             }
-            Next::Left => relay.left = true,
+            Next::Left => relay.note(&Err(Gone)),
             Next::End(end) => break end,
         }
     };
@@ -157,13 +159,19 @@ enum Next {
 }
 
 impl Relay<'_, '_, '_> {
+    fn has_left(&self) -> bool {
+        self.left_at.is_some()
+    }
+
     fn rewrites(&self) -> bool {
         self.plan.rewrite.is_some()
     }
 
     /// The agent may be gone; what that means is for [`Relay::next`] to say.
     fn note(&mut self, result: &Result<(), Gone>) {
-        self.left |= result.is_err();
+        if result.is_err() && self.left_at.is_none() {
+            self.left_at = Some(Instant::now());
+        }
     }
 
     async fn begin(&mut self, parts: &http::response::Parts) -> Result<(), Gone> {
@@ -179,21 +187,21 @@ impl Relay<'_, '_, '_> {
     }
 
     async fn next(&mut self, body: &mut Incoming) -> Next {
-        if self.left && self.plan.leaving_cancels {
+        if self.has_left() && self.plan.leaving_cancels {
             return Next::End(End::Cancelled);
         }
-        let pause = match (self.left, self.shape) {
-            (true, _) => Some(UNHEARD_MAX),
-            (false, Shape::Events) => None,
-            (false, _) => Some(self.plan.idle),
+        let until = match (self.left_at, self.shape) {
+            (Some(left_at), _) => Some(left_at + UNHEARD_MAX),
+            (None, Shape::Events) => None,
+            (None, _) => Some(Instant::now() + self.plan.idle),
         };
         let frame = async {
-            match pause {
-                Some(pause) => tokio::time::timeout(pause, body.frame()).await,
+            match until {
+                Some(until) => tokio::time::timeout_at(until, body.frame()).await,
                 None => Ok(body.frame().await),
             }
         };
-        let left = self.left;
+        let left = self.has_left();
         let stop = self.plan.stop.as_mut();
         let stopped = async {
             match stop {
@@ -216,11 +224,11 @@ impl Relay<'_, '_, '_> {
         let whole = self.split(&chunk);
         let converts = self.rewrites() || (self.into_stream && self.shape != Shape::Events);
         if !converts && !chunk.is_empty() {
-            return if self.left { Ok(()) } else { self.client.chunk(chunk).await };
+            return if self.has_left() { Ok(()) } else { self.client.chunk(chunk).await };
         }
         for message in whole {
             let message = self.rewritten(message);
-            if !self.left {
+            if !self.has_left() {
                 self.client.chunk(message).await?;
             }
         }
@@ -269,11 +277,11 @@ impl Relay<'_, '_, '_> {
         let rest = self.splitter.take().map(Splitter::rest).unwrap_or_default();
         if let Some(collected) = self.collected.take() {
             self.finish_collected(collected).await?;
-        } else if self.rewrites() && !rest.is_empty() && !self.left {
+        } else if self.rewrites() && !rest.is_empty() && !self.has_left() {
             self.client.chunk(Bytes::from(rest)).await?;
         }
         // A stream that a hold opened is ended by whoever opened it: an answer may still be missing.
-        if self.left || self.into_stream { Ok(()) } else { self.client.end().await }
+        if self.has_left() || self.into_stream { Ok(()) } else { self.client.end().await }
     }
 
     async fn finish_collected(&mut self, collected: Vec<u8>) -> Result<(), Gone> {
@@ -289,7 +297,7 @@ impl Relay<'_, '_, '_> {
             Some(value) if changed => value.to_string().into_bytes(),
             _ => collected,
         };
-        if self.left {
+        if self.has_left() {
             return Ok(());
         }
         if self.into_stream {
