@@ -14,7 +14,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where database and keys live. Created with mode 0700.
     pub data_dir: PathBuf,
-    /// How people reach it: the base of login links, `Location` headers and token issuers.
+    /// How people reach it: the base of login links and `Location` headers.
     /// `None`: `http://localhost:<port>`.
     pub public_url: Option<String>,
     /// Largest request body.

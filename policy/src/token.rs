@@ -22,6 +22,13 @@ pub const LIFETIME_S_MAX: u64 = 60;
 pub const SKEW_S: u64 = 5;
 /// Longest token that is looked at.
 const TOKEN_BYTES_MAX: usize = 16 * 1024;
+/// `iss` of an org's tokens, whoever of its backend and proxies minted them: the org is the issuer, and has
+/// many addresses. A verifier pins it.
+#[must_use]
+pub fn issuer(org: &str) -> String {
+    format!("oakallow/{org}")
+}
+
 /// Domain separation of the derivation (RFC 5869): the purpose and its version.
 const SALT: &[u8] = b"oakallow/exec/v1";
 

@@ -9,7 +9,7 @@ use oakallow_policy::audit::{ApprovalRecord, DecisionRecord, Event, EventData, E
 use oakallow_policy::canonical::{base64url, hex, json_bytes, sha256};
 use oakallow_policy::fingerprint::Fingerprint;
 use oakallow_policy::id::Kind;
-use oakallow_policy::token::{Binding, Claims, LIFETIME_S_MAX, TokenKey, sign};
+use oakallow_policy::token::{Binding, Claims, LIFETIME_S_MAX, TokenKey, issuer, sign};
 use oakallow_policy::wire::{
     ApprovalAnswer, ApprovalRequest, ApprovalState, ApprovalStatus, ConsumeRequest, ProxyContext,
 };
@@ -365,7 +365,7 @@ impl Life<'_> {
         let text = |name: &Option<oakallow_policy::Name>| name.as_ref().map(|n| n.as_str().to_owned());
         let arguments = json_bytes(&call.parameters).map_err(|e| Refusal::InvalidRequest(e.to_string()))?;
         let claims = Claims {
-            iss: self.app.config.backend_url.clone(),
+            iss: issuer(&call.names.org),
             aud: call.names.audience.as_str().to_owned(),
             sub: call.names.principal.as_str().to_owned(),
             org: call.names.org.as_str().to_owned(),

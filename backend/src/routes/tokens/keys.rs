@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use oakallow_policy::audit::EventType;
 use oakallow_policy::canonical::base64url;
+use oakallow_policy::token;
 use serde::Serialize;
 use serde_json::json;
 
@@ -57,7 +58,11 @@ pub(crate) async fn list(
         kid: key.kid().to_owned(),
         k: base64url(key.expose()),
     });
-    Ok(Json(KeySet { audience: audience.to_string(), issuer: app.public_url.clone(), keys: keys.collect() }))
+    Ok(Json(KeySet {
+        audience: audience.to_string(),
+        issuer: token::issuer(credential.org()),
+        keys: keys.collect(),
+    }))
 }
 
 /// What a rotation made.
