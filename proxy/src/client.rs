@@ -15,6 +15,9 @@ use tokio::sync::Notify;
 
 use crate::refusal::Refusal;
 
+/// How long a refused body is read on.
+const DISCARD_MAX: Duration = Duration::from_secs(2);
+
 /// The agent has gone.
 pub struct Gone;
 
@@ -96,6 +99,7 @@ impl<'s> Client<'s> {
             let broken = |_| Refusal::InvalidRequest("the body broke off".to_owned());
             while let Some(chunk) = self.session.read_request_body().await.map_err(broken)? {
                 if body.len() + chunk.len() > bytes_max {
+                    self.discard_body(bytes_max).await;
                     return Err(Refusal::BodyTooLarge { bytes_max });
                 }
                 body.extend_from_slice(&chunk);
@@ -103,6 +107,22 @@ impl<'s> Client<'s> {
             Ok(body.freeze())
         };
         tokio::time::timeout(time_max, read).await.unwrap_or(Err(Refusal::BodyTooSlow))
+    }
+
+    /// Reads a little more of a body that is refused, so that an agent which sends first and listens
+    /// afterwards gets to hear why (over HTTP/2 an answer before the end of the body may be lost).
+    pub async fn discard_body(&mut self, bytes_max: usize) {
+        let mut left = bytes_max;
+        let read = async {
+            while let Ok(Some(chunk)) = self.session.read_request_body().await {
+                if chunk.len() > left {
+                    return;
+                }
+                left -= chunk.len();
+            }
+        };
+        // What comes later than this is not waited for.
+        let _ = tokio::time::timeout(DISCARD_MAX, read).await;
     }
 
     /// A hold begins: an agent that can read a stream gets one at once.

@@ -94,6 +94,9 @@ async fn receive(
     let limits = &app.config.limits;
     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limits.body_bytes_max) {
+        if parts.version == Version::HTTP_2 {
+            client.discard_body(limits.body_bytes_max).await;
+        }
         return Err(Refusal::BodyTooLarge { bytes_max: limits.body_bytes_max });
     }
     let body = client.body(limits.body_bytes_max, Duration::from_secs(limits.body_read_timeout_s)).await?;

@@ -309,3 +309,60 @@ impl Writer {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event;
+    use oakallow_policy::audit::EventData;
+
+    fn event(kind: EventType, txn: &str) -> Event {
+        event::plain(kind, Some(txn.to_owned()), EventData::default())
+    }
+
+    fn open(directory: &Path, events_max: u64) -> Spool {
+        Spool::open(directory, "proxy/prx_1", Durability::Process, events_max).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn events_survive_as_one_chain_and_open_calls_are_known() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = open(directory.path(), 100);
+        for txn in ["txn_a", "txn_b"] {
+            spool
+                .append(vec![event(EventType::CallDecided, txn), event(EventType::CallForwarded, txn)])
+                .await
+                .unwrap();
+        }
+        spool.append_outcome(event(EventType::CallCompleted, "txn_a")).await.unwrap();
+        let mut head = Head::default();
+        for chained in spool.unacknowledged(100).unwrap() {
+            head = chained.follow("proxy/prx_1", &head).unwrap();
+        }
+        assert_eq!((head.seq, &head), (5, &spool.standing().head));
+        // A second reader of the same store sees what a restart would: no flush was asked for.
+        let left = spool.store.open_calls().unwrap();
+        assert_eq!(left.len(), 1);
+        let closing = event::closing(left.into_iter().next().unwrap().1);
+        assert_eq!((closing.kind, closing.txn.as_deref()), (EventType::CallUnknown, Some("txn_b")));
+        spool.append_outcome(closing).await.unwrap();
+        assert!(spool.open_calls().unwrap().is_empty());
+        assert_eq!(spool.store.standing().unwrap().head, spool.standing().head);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_spool_refuses_actions_and_takes_outcomes() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = open(directory.path(), 2);
+        let two = vec![event(EventType::CallDecided, "txn_a"), event(EventType::CallForwarded, "txn_a")];
+        spool.append(two).await.unwrap();
+        let refused = spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await;
+        assert_eq!(refused, Err(SpoolError::Full));
+        assert_eq!(spool.append_outcome(event(EventType::CallCompleted, "txn_a")).await, Ok(3));
+        spool.acknowledge(3).unwrap();
+        assert_eq!(spool.standing().depth(), 0);
+        assert!(spool.unacknowledged(10).unwrap().is_empty());
+        spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await.unwrap();
+        assert_eq!(spool.unacknowledged(10).unwrap().first().map(|e| e.seq), Some(4));
+    }
+}
