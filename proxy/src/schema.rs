@@ -53,13 +53,13 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn tool(schema: Value) -> Tool {
+    fn tool(schema: &Value) -> Tool {
         serde_json::from_value(json!({"name": "t", "parameter_schema": schema})).unwrap()
     }
 
     #[test]
     fn the_error_names_the_place_and_not_the_value() {
-        let tool = tool(json!({
+        let tool = tool(&json!({
             "type": "object", "required": ["id"], "additionalProperties": false,
             "properties": {"id": {"type": "string", "pattern": "^[a-z]+$"}}
         }));
@@ -75,7 +75,7 @@ mod tests {
 
     #[test]
     fn a_remote_reference_is_not_followed() {
-        let tool = tool(json!({"$ref": "http://127.0.0.1:1/schema.json"}));
+        let tool = tool(&json!({"$ref": "http://127.0.0.1:1/schema.json"}));
         let refusal =
             Schemas::default().check(&tool, tool.definition_hash().unwrap(), &json!({})).unwrap_err();
         assert_eq!(refusal.code(), "policy_unavailable");

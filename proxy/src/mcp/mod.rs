@@ -6,6 +6,7 @@
 
 mod answer;
 mod era;
+mod hold;
 mod list;
 mod relay;
 mod session;
@@ -19,12 +20,12 @@ use oakallow_policy::audit::ExecutionRecord;
 use oakallow_policy::canonical::hex;
 use oakallow_policy::permit::PermitReason;
 use oakallow_policy::{Permission, Permit};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::app::App;
 use crate::call::IdentifiedCall;
 use crate::call::mcp::{Arrival, Body, Class, INVALID_REQUEST, METHOD_NOT_FOUND, Message, identify, read};
-use crate::client::{Client, Company, Gone};
+use crate::client::{Client, Gone};
 use crate::enforce::{self, Ready, Target};
 use crate::forward::{Outgoing, passed_on, put_token, target};
 use crate::outcome::Outcome;
@@ -249,7 +250,7 @@ impl Exchange<'_> {
                 return self.refuse(client, message, (&refusal, None)).await;
             }
         };
-        client.keep_company(self.company(message, era));
+        client.keep_company(hold::company((route, parts), message, era));
         let id = message.id.as_ref().unwrap_or(&Value::Null);
         let cancellable = self.app.mcp.cancellable(&route.name, &parts.headers, caller, id);
         client.cancelled_by(Some(cancellable.notify()));
@@ -262,20 +263,6 @@ impl Exchange<'_> {
                 self.refuse(client, message, (&refusal, permission)).await
             }
         }
-    }
-
-    /// Only a client that reads streams is kept company.
-    fn company(&self, message: &Message, era: Era) -> Option<Company> {
-        let Received { route, parts, .. } = self.received;
-        let accepts = parts.headers.get_all("accept").iter().filter_map(|v| v.to_str().ok());
-        let reads_streams = accepts.flat_map(|v| v.split(',')).any(|kind| {
-            kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("text/event-stream"))
-        });
-        let progress = message.progress_token().filter(|_| era == Era::Sessions);
-        reads_streams.then(|| Company {
-            comment_every: route.comment_every,
-            progress: progress.map(|token| (token.clone(), route.progress_every)),
-        })
     }
 
     async fn forward(
@@ -299,7 +286,7 @@ impl Exchange<'_> {
             self.app.mcp.bind(&call.route.name, &self.received.parts.headers, &self.received.caller);
         }
         let shift = client.progress();
-        let mut rewrite = |m: &mut Value| later(m, message.progress_token(), shift);
+        let mut rewrite = |m: &mut Value| hold::later(m, message.progress_token(), shift);
         let plan = Plan {
             rewrite: if shift > 0.0 { Some(&mut rewrite) } else { None },
             id: message.id.as_ref(),
@@ -359,18 +346,6 @@ impl Exchange<'_> {
     }
 }
 
-/// Progress of the tool's own goes on where the hold's has stopped, so that it only ever grows.
-fn later(message: &mut Value, token: Option<&Value>, shift: f64) -> bool {
-    let ours = message.pointer("/params/progressToken").is_some_and(|t| Some(t) == token);
-    if !ours || message.get("method").and_then(Value::as_str) != Some("notifications/progress") {
-        return false;
-    }
-    let Some(progress) = message.pointer_mut("/params/progress") else { return false };
-    let Some(number) = progress.as_f64() else { return false };
-    *progress = json!(number + shift);
-    true
-}
-
 async fn record(outcome: Outcome, relayed: Relayed) {
     let execution = ExecutionRecord {
         status: Some(relayed.status.as_u16()),
@@ -398,21 +373,4 @@ fn unknown(message: &Message) -> Value {
     let id = message.id.clone().unwrap_or(Value::Null);
     let method = message.method.as_deref().unwrap_or_default();
     error(&id, METHOD_NOT_FOUND, &format!("this proxy does not pass the method `{method}` on"), None)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn progress_only_grows() {
-        let token = json!("p");
-        let mut theirs =
-            json!({"method": "notifications/progress", "params": {"progressToken": "p", "progress": 0}});
-        assert!(later(&mut theirs, Some(&token), 3e-6));
-        assert!(theirs["params"]["progress"].as_f64().unwrap() > 2e-6);
-        let mut other =
-            json!({"method": "notifications/progress", "params": {"progressToken": 1, "progress": 0}});
-        assert!(!later(&mut other, Some(&token), 3e-6));
-    }
 }
