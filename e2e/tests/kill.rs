@@ -82,10 +82,10 @@ async fn every_call_that_reached_a_tool_is_in_the_record_exactly_once() {
     let sum = record.whole_calls();
     let answered = answered.load(Ordering::Relaxed);
     println!("{} rounds: {sum:?}, {executed} executed, {answered} answered, chains {chains:?}", rounds());
-    assert_eq!(sum.redeemed as u64, executed, "each execution is one life of a call");
+    // A tool runs only with a token that was redeemed for it, and a life has one redemption at most: so each
+    // execution is a life of its own. A connection cut between redeeming and running leaves the one alone.
+    let executed = usize::try_from(executed).unwrap();
+    assert!(answered <= executed && executed <= sum.redeemed && sum.redeemed <= sum.forwarded, "{sum:?}");
+    assert_eq!(sum.answered + sum.unknown + sum.not_forwarded, sum.forwarded, "{sum:?}");
     assert!(answered > rounds(), "too little load: {answered}");
-    assert!(
-        answered <= sum.redeemed && sum.answered + sum.unknown + sum.not_forwarded == sum.forwarded,
-        "{sum:?}"
-    );
 }

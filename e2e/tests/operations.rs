@@ -13,7 +13,7 @@ use serde_json::json;
 
 /// Values that no file but the encrypted ones may show.
 const SECRET_PASSWORD: &str = "hunter2-correct-horse";
-const SECRET_CARD: &str = "4111111111111111";
+const SECRET_KEY: &str = "sk-4f9c2a7be1d84c0fa2";
 
 #[tokio::test]
 async fn the_three_calls_of_the_public_quick_start_work_as_written() {
@@ -90,7 +90,7 @@ async fn an_orderly_end_answers_held_calls_and_cuts_nothing() {
 async fn no_secret_is_in_any_log_or_file() {
     let mut stack = Stack::start().await;
     let control = stack.control();
-    let secrets = json!({"password": SECRET_PASSWORD, "note": format!("card {SECRET_CARD}")});
+    let secrets = json!({"password": SECRET_PASSWORD, "note": SECRET_KEY});
     let _ = stack.acme().call("read_record", &json!({"id": "42"})).send().await.expect(200);
     let _ = stack.acme().call_async("format_disk", &secrets).send().await.expect(202);
     let mut surplus = json!({"service": "server-prod-01"});
@@ -108,7 +108,7 @@ async fn no_secret_is_in_any_log_or_file() {
     let ran = stack.globex().call("restart_service", &json!({"service": "s"})).send().await.expect(200);
     let _ = control.await_event(ran.header("x-oakallow-txn"), "call.completed").await;
     let audit = serde_json::to_string(&control.audit().await).unwrap();
-    for secret in [SECRET_PASSWORD, SECRET_CARD] {
+    for secret in [SECRET_PASSWORD, SECRET_KEY] {
         assert!(!audit.contains(secret), "{secret} is in the audit log");
     }
     assert_eq!(stack.terminate(Duration::from_secs(20)).await.code(), Some(0));
@@ -116,7 +116,7 @@ async fn no_secret_is_in_any_log_or_file() {
     let keys = stack.envs().iter().filter(|(name, _)| name.ends_with("KEY"));
     let mut secrets: Vec<(&str, &str)> = keys.map(|(name, key)| (name.as_str(), key.as_str())).collect();
     assert!(secrets.len() >= 6, "{} keys", secrets.len());
-    secrets.extend([("a password", SECRET_PASSWORD), ("a card number", SECRET_CARD)]);
+    secrets.extend([("a password", SECRET_PASSWORD), ("a key of somebody else", SECRET_KEY)]);
     let files = files(stack.dir());
     assert!(files.len() > 4, "{files:?}");
     for file in files.iter().filter(|file| !file.ends_with("dev.env")) {

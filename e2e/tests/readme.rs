@@ -35,7 +35,7 @@ fn shows(text: &str) -> &'static [&'static str] {
         _ if text.contains("tee ") => &["\"pending\"", "\"approved\"", "\"restarted\""],
         _ if text.contains("PROXY/tools/restart_service") => &["\"restarted\"", "token_claims"],
         _ if text.contains("drop_database") => &["\"disabled\""],
-        _ if text.contains("/executions\"") => &["\"restart_service\"", "call.completed"],
+        _ if text.contains("/executions\"") => &["\"restart_service\"", "\"type\":\""],
         _ if text.contains("TOOLS/tools/") => &["token_missing"],
         _ if text.contains("permissions/check") => &["\"allowed\"", "\"token\"", "tenant_tool"],
         _ => panic!("the README has a block that this test does not know:\n{text}"),

@@ -269,7 +269,7 @@ fn claims(
     let bnd = if bound.is_some() { Binding::Request } else { Binding::None };
     let (htm, htu, bdh) = bound.map_or((None, None, None), |b| (Some(b.htm), Some(b.htu), Some(b.bdh)));
     Ok(Claims {
-        iss: token::issuer(&asked.org),
+        iss: token::issuer(asked.org),
         aud: asked.call.audience.to_string(),
         sub: asked.call.principal.to_string(),
         org: asked.org.to_string(),
