@@ -121,9 +121,9 @@ async fn no_secret_is_in_any_log_or_file() {
     assert!(files.len() > 4, "{files:?}");
     for file in files.iter().filter(|file| !file.ends_with("dev.env")) {
         let content = fs::read(file).unwrap();
+        let content = String::from_utf8_lossy(&content);
         for (name, secret) in &secrets {
-            let found = content.windows(secret.len()).any(|window| window == secret.as_bytes());
-            assert!(!found, "{name} is in {}", file.display());
+            assert!(!content.contains(secret), "{name} is in {}", file.display());
         }
     }
 }
