@@ -10,6 +10,8 @@ use crate::refusal::Refusal;
 
 /// Compiled schemas that are kept.
 const SCHEMAS_MAX: u64 = 10_000;
+/// Largest schema that is compiled: a larger one costs memory in every proxy, whoever registered it.
+const SCHEMA_BYTES_MAX: usize = 64 * 1024;
 
 /// Compiled schemas by the hash of the definition they belong to.
 pub struct Schemas(moka::sync::Cache<[u8; 32], Result<Arc<Validator>, String>>);
@@ -40,6 +42,9 @@ impl Schemas {
 }
 
 fn compile(schema: &Value) -> Result<Arc<Validator>, String> {
+    if schema.to_string().len() > SCHEMA_BYTES_MAX {
+        return Err(format!("it is larger than {SCHEMA_BYTES_MAX} bytes"));
+    }
     jsonschema::options()
         .with_draft(jsonschema::Draft::Draft202012)
         .with_pattern_options(jsonschema::PatternOptions::regex())
@@ -76,6 +81,14 @@ mod tests {
     #[test]
     fn a_remote_reference_is_not_followed() {
         let tool = tool(&json!({"$ref": "http://127.0.0.1:1/schema.json"}));
+        let refusal =
+            Schemas::default().check(&tool, tool.definition_hash().unwrap(), &json!({})).unwrap_err();
+        assert_eq!(refusal.code(), "policy_unavailable");
+    }
+
+    #[test]
+    fn a_schema_that_is_too_large_fits_nothing() {
+        let tool = tool(&json!({"description": "x".repeat(SCHEMA_BYTES_MAX)}));
         let refusal =
             Schemas::default().check(&tool, tool.definition_hash().unwrap(), &json!({})).unwrap_err();
         assert_eq!(refusal.code(), "policy_unavailable");
