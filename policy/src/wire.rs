@@ -280,6 +280,9 @@ pub struct ProxyContext {
     pub txn: String,
     /// Gate or level of the decision.
     pub resolved_from: String,
+    /// The rule that matched, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
     /// Version of the policy that decided.
     pub policy_version: u64,
 }

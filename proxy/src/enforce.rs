@@ -222,6 +222,7 @@ impl Life<'_> {
                 idempotency_key: call.idempotency_key.clone(),
                 txn: call.txn.clone(),
                 resolved_from: decision.resolved_from.as_str().to_owned(),
+                rule: decision.rule.map(str::to_owned),
                 policy_version: decision.policy_version,
             }),
         };

@@ -36,7 +36,6 @@ struct Harness {
 }
 
 async fn harness() -> Harness {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let backend = format!("http://{}", listener.local_addr().unwrap());
     let router = Router::new().route("/v1/tokens/verify", post(verify)).with_state(Default::default());
@@ -45,6 +44,7 @@ async fn harness() -> Harness {
 }
 
 async fn against(backend: String) -> Harness {
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let tool_key = Secret::new("oak_tool_0123".to_owned());
     let config = Config { listen: "127.0.0.1:0".parse().unwrap(), backend, tool_key };
     let server = start(config).await.unwrap();
