@@ -156,7 +156,7 @@ impl Policy {
             Some(rules) => self.set.resolve_with(&call, rules)?,
             None => self.set.resolve(&call)?,
         };
-        Ok(Decision { policy_version: self.version, ..decision })
+        Ok(decision.at_version(self.version))
     }
 
     /// Decides a call, with every step that led there.
@@ -166,7 +166,7 @@ impl Policy {
             Some(rules) => self.set.explain_with(&call, rules)?,
             None => self.set.explain(&call)?,
         };
-        Ok((Decision { policy_version: self.version, ..explanation.decision }, explanation.trace))
+        Ok((explanation.decision.at_version(self.version), explanation.trace))
     }
 }
 

@@ -166,7 +166,7 @@ async fn a_bundle_is_signed_decides_as_the_backend_does_and_is_sent_once() {
         method: None,
     };
     let theirs = acme_key.post("/v1/permissions/check", json!({"tool_name": "restart_service"})).await.ok();
-    assert_eq!(set.resolve(&call).unwrap().resolved_from.as_str(), theirs["resolved_from"]);
+    assert_eq!(set.resolve(&call).unwrap().resolved_from().as_str(), theirs["resolved_from"]);
     assert_eq!(theirs["policy_version"], bundle.version);
 
     let path = format!("/v1/proxies/{}/bundle", proxy.id);

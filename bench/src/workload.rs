@@ -261,7 +261,7 @@ mod tests {
         let mut seen = HashSet::new();
         for call in workload.calls(2_000) {
             let decision = set.resolve(&call.as_call()).unwrap();
-            seen.insert((decision.permission, decision.level()));
+            seen.insert((decision.permission(), decision.level()));
         }
         assert!(seen.len() > 15, "{seen:?}");
     }

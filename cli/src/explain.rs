@@ -52,8 +52,8 @@ fn refused(args: &Args, document: &Document) -> String {
 
 fn table(explanation: &Explanation<'_>, out: &mut dyn Write) -> anyhow::Result<()> {
     let decision = &explanation.decision;
-    writeln!(out, "{}  (resolved_from: {})", decision.permission.as_str(), decision.resolved_from)?;
-    if decision.unregistered {
+    writeln!(out, "{}  (resolved_from: {})", decision.permission().as_str(), decision.resolved_from())?;
+    if decision.unregistered() {
         writeln!(
             out,
             "The tool is not registered for this audience: what would be allowed requires approval."

@@ -112,16 +112,16 @@ fn judge(rules: &RuleSet, call: &CallNames, expected: &Expected) -> Option<Strin
         Ok(decision) => decision,
         Err(e) => return Some(format!("there is no decision: {e}")),
     };
-    let from = decision.resolved_from.as_str();
-    let rule = decision.rule.unwrap_or("none");
-    let right = decision.permission == expected.permission
+    let from = decision.resolved_from().as_str();
+    let rule = decision.rule().unwrap_or("none");
+    let right = decision.permission() == expected.permission
         && expected.resolved_from.as_deref().is_none_or(|expected| expected == from)
         && expected.rule.as_deref().is_none_or(|expected| expected == rule);
     (!right).then(|| {
         format!(
             "expected {}, decided {} from {from} (rule {rule})",
             wanted(expected),
-            decision.permission.as_str()
+            decision.permission().as_str()
         )
     })
 }

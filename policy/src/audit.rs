@@ -233,11 +233,11 @@ pub struct DecisionRecord {
 impl From<&crate::Decision<'_>> for DecisionRecord {
     fn from(d: &crate::Decision<'_>) -> Self {
         Self {
-            permission: d.permission,
-            resolved_from: d.resolved_from.as_str().to_owned(),
-            rule: d.rule.map(str::to_owned),
-            policy_version: d.policy_version,
-            unregistered: d.unregistered,
+            permission: d.permission(),
+            resolved_from: d.resolved_from().as_str().to_owned(),
+            rule: d.rule().map(str::to_owned),
+            policy_version: d.policy_version(),
+            unregistered: d.unregistered(),
         }
     }
 }

@@ -21,6 +21,8 @@
 //! ```compile_fail,E0277
 //! let forged: oakallow_policy::Permit = serde_json::from_str("{}").unwrap();
 //! ```
+//!
+//! The decision that it rests on comes from resolution alone, see [`Decision`].
 
 use serde::{Deserialize, Serialize};
 
@@ -80,11 +82,11 @@ pub enum NoPermit {
 impl Permit {
     /// By resolution alone.
     pub fn by_rule(decision: &Decision<'_>) -> Result<Self, NoPermit> {
-        match decision.permission {
+        match decision.permission() {
             Permission::Allowed => Ok(Self {
                 reason: PermitReason::Rule,
                 approval: None,
-                policy_version: decision.policy_version,
+                policy_version: decision.policy_version(),
             }),
             other => Err(NoPermit::NotAllowed(other)),
         }
@@ -98,13 +100,13 @@ impl Permit {
         call: Fingerprint,
         txn: &str,
     ) -> Result<Self, NoPermit> {
-        match decision.permission {
+        match decision.permission() {
             Permission::RequiresApproval if consumption.fingerprint != call => Err(NoPermit::OtherCall),
             Permission::RequiresApproval if consumption.txn != txn => Err(NoPermit::OtherTxn),
             Permission::RequiresApproval => Ok(Self {
                 reason: PermitReason::Approval,
                 approval: Some(consumption.approval_id.clone()),
-                policy_version: decision.policy_version,
+                policy_version: decision.policy_version(),
             }),
             other => Err(NoPermit::NotApprovable(other)),
         }

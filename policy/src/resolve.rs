@@ -1,9 +1,12 @@
 //! Resolution: gates, then the walk over the levels. Pure, and without allocation unless explained.
 
+mod explain;
+
+pub use explain::{Explanation, Outcome, Step};
+
 use serde::Serialize;
 
 use crate::call::Call;
-use crate::id::Name;
 use crate::index::{Found, Hashes, Index, hash_name};
 use crate::level::{Level, ResolvedFrom, RuleScope};
 use crate::rule::Permission;
@@ -13,27 +16,87 @@ use crate::ruleset::{
 use crate::tool::{ResourceUse, RiskLevel};
 
 /// What was decided, and why.
+///
+/// Only resolution makes one, so that nothing but a rule set's word leads to a
+/// [`Permit`](crate::Permit):
+///
+/// ```compile_fail,E0451
+/// use oakallow_policy::{Decision, Permission, ResolvedFrom, RiskLevel};
+/// let forged = Decision {
+///     permission: Permission::Allowed,
+///     resolved_from: ResolvedFrom::ToolApproved,
+///     rule: None,
+///     policy_version: 7,
+///     unregistered: false,
+///     risk_level: RiskLevel::Low,
+/// };
+/// ```
+///
+/// nor can it be bent afterwards:
+///
+/// ```compile_fail,E0616
+/// fn soften(mut decision: oakallow_policy::Decision<'_>) {
+///     decision.permission = oakallow_policy::Permission::Allowed;
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Decision<'r> {
-    /// The answer.
-    pub permission: Permission,
-    /// The gate or level it came from.
-    pub resolved_from: ResolvedFrom,
-    /// The rule that matched, if one did.
-    pub rule: Option<&'r str>,
-    /// The version of the policy that was asked.
-    pub policy_version: u64,
-    /// The tool is not registered for this audience.
-    pub unregistered: bool,
-    /// The tool's risk; critical when it is not registered.
-    pub risk_level: RiskLevel,
+    permission: Permission,
+    resolved_from: ResolvedFrom,
+    rule: Option<&'r str>,
+    policy_version: u64,
+    unregistered: bool,
+    risk_level: RiskLevel,
 }
 
-impl Decision<'_> {
+impl<'r> Decision<'r> {
+    /// The answer.
+    #[must_use]
+    pub fn permission(&self) -> Permission {
+        self.permission
+    }
+
+    /// The gate or level it came from.
+    #[must_use]
+    pub fn resolved_from(&self) -> ResolvedFrom {
+        self.resolved_from
+    }
+
     /// The level, or `None` for a gate.
     #[must_use]
     pub fn level(&self) -> Option<Level> {
         self.resolved_from.level()
+    }
+
+    /// The rule that matched, if one did.
+    #[must_use]
+    pub fn rule(&self) -> Option<&'r str> {
+        self.rule
+    }
+
+    /// The version of the policy that was asked.
+    #[must_use]
+    pub fn policy_version(&self) -> u64 {
+        self.policy_version
+    }
+
+    /// Whether the tool is not registered for this audience.
+    #[must_use]
+    pub fn unregistered(&self) -> bool {
+        self.unregistered
+    }
+
+    /// The tool's risk; critical when it is not registered.
+    #[must_use]
+    pub fn risk_level(&self) -> RiskLevel {
+        self.risk_level
+    }
+
+    /// The same decision under another version number: for a caller that keeps an org's part and its
+    /// tenants' rules apart, each compiled at its own last change, and knows the version of the whole.
+    #[must_use]
+    pub fn at_version(self, policy_version: u64) -> Self {
+        Self { policy_version, ..self }
     }
 }
 
@@ -55,47 +118,6 @@ pub enum ResolveError {
     /// The tool demands a resource and the call names none.
     #[error("the tool requires a resource")]
     ResourceRequired,
-}
-
-/// What one step of a trace found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Nothing applies here.
-    NoMatch,
-    /// The call lacks a name that this level selects by.
-    NotApplicable,
-    /// This decided.
-    Matched,
-    /// This would have decided, had nothing before it.
-    Overridden,
-}
-
-/// One gate or level of a trace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Step<'r> {
-    /// The gate or level.
-    pub at: ResolvedFrom,
-    /// 1 to 12; absent for a gate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub level: Option<u8>,
-    /// What it found.
-    pub outcome: Outcome,
-    /// What it says, when it says something.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub permission: Option<Permission>,
-    /// The rule that says so.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rule: Option<&'r str>,
-}
-
-/// A decision with every step that led to it, and what it overrode.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Explanation<'r> {
-    /// The decision.
-    pub decision: Decision<'r>,
-    /// All gates and levels, in order.
-    pub trace: Vec<Step<'r>>,
 }
 
 /// What a gate or level says about a call.
@@ -141,25 +163,6 @@ impl RuleSet {
             return Err(ResolveError::UnknownTenant);
         }
         self.ask(call, Some(&tenant_rules.0))?.decide()
-    }
-
-    /// Decides a call and says what every gate and level found.
-    pub fn explain<'r>(&'r self, call: &Call<'_>) -> Result<Explanation<'r>, ResolveError> {
-        let tenant = self.loaded_tenant(call)?;
-        let question = self.ask(call, tenant)?;
-        let decision = question.decide()?;
-        Ok(Explanation { trace: question.trace(&decision), decision })
-    }
-
-    /// [`RuleSet::explain`] with the tenant's rules given apart, as in [`RuleSet::resolve_with`].
-    pub fn explain_with<'r>(
-        &'r self,
-        call: &Call<'_>,
-        tenant_rules: &'r TenantRules,
-    ) -> Result<Explanation<'r>, ResolveError> {
-        let decision = self.resolve_with(call, tenant_rules)?;
-        let question = self.ask(call, Some(&tenant_rules.0))?;
-        Ok(Explanation { trace: question.trace(&decision), decision })
     }
 
     fn loaded_tenant<'r>(&'r self, call: &Call<'_>) -> Result<Option<&'r Index>, ResolveError> {
@@ -251,13 +254,6 @@ impl<'r> Question<'r, '_> {
         index.first(&self.hashes, self.call, true).map(|(_, found)| found.into())
     }
 
-    fn rule(&self, index: &'r Index, level: Level) -> Option<Says<'r>> {
-        if self.tool.is_none() && level.names_tool() {
-            return None;
-        }
-        index.find(level, &self.hashes, self.call).map(Says::from)
-    }
-
     fn decision(&self, resolved_from: ResolvedFrom, says: Says<'r>) -> Decision<'r> {
         let unregistered = self.tool.is_none();
         let distrust = unregistered && self.rules.catalog.unregistered == Unregistered::RequiresApproval;
@@ -273,68 +269,6 @@ impl<'r> Question<'r, '_> {
             unregistered,
             risk_level: self.tool.map_or(UNREGISTERED_RISK, |t| t.tool.risk_level),
         }
-    }
-
-    fn trace(&self, decision: &Decision<'r>) -> Vec<Step<'r>> {
-        let mut decided = false;
-        ResolvedFrom::ALL
-            .into_iter()
-            .map(|at| {
-                let (applicable, says) = self.look(at);
-                let outcome = match says {
-                    _ if at == decision.resolved_from => Outcome::Matched,
-                    Some(_) if decided => Outcome::Overridden,
-                    _ if applicable => Outcome::NoMatch,
-                    _ => Outcome::NotApplicable,
-                };
-                decided |= outcome == Outcome::Matched;
-                Step {
-                    at,
-                    level: at.level().map(Level::number),
-                    outcome,
-                    permission: says.map(|s| s.permission),
-                    rule: says.and_then(|s| s.rule),
-                }
-            })
-            .collect()
-    }
-
-    /// Whether a gate or level can apply to this call, and what it says by itself.
-    fn look(&self, at: ResolvedFrom) -> (bool, Option<Says<'r>>) {
-        let says =
-            |permission: Option<Permission>| permission.map(|permission| Says { permission, rule: None });
-        match at {
-            ResolvedFrom::KillSwitch => (true, self.kill_switch()),
-            ResolvedFrom::ToolDisabled => (self.tool.is_some(), self.tool_disabled()),
-            ResolvedFrom::Guardrail => (true, self.guardrail()),
-            ResolvedFrom::Rule(scope, level) => {
-                let index = match scope {
-                    RuleScope::Tenant => self.tenant,
-                    RuleScope::Org => Some(&*self.rules.org_rules),
-                };
-                let applicable = index.is_some()
-                    && (!level.names_tool() || self.tool.is_some())
-                    && (!level.names_resource() || self.call.resource.is_some())
-                    && (!level.names_method() || self.call.method.is_some());
-                (applicable, index.and_then(|index| self.rule(index, level)))
-            }
-            ResolvedFrom::ToolDefault => {
-                (self.tool.is_some(), says(self.tool.and_then(|t| t.tool.default_permission)))
-            }
-            ResolvedFrom::CategoryDefault => {
-                let category = self.tool.and_then(|t| t.tool.category.as_ref());
-                (category.is_some(), says(category.and_then(|c| self.category_default(c))))
-            }
-            ResolvedFrom::ToolApproved => {
-                let approved = self.tool.is_some_and(|t| t.tool.approved);
-                (self.tool.is_some(), says(approved.then_some(Permission::Allowed)))
-            }
-            ResolvedFrom::FailSafe => (true, says(Some(FAIL_SAFE.0))),
-        }
-    }
-
-    fn category_default(&self, name: &Name) -> Option<Permission> {
-        self.rules.catalog.categories.iter().find(|c| c.name == *name)?.default_permission
     }
 }
 

@@ -120,10 +120,10 @@ fn found(explained: &Result<Explanation<'_>, ResolveError>) -> Expected {
     match explained {
         Err(error) => Expected { error: Some(error_name(error).to_owned()), ..empty },
         Ok(Explanation { decision, .. }) => Expected {
-            permission: Some(decision.permission.to_string()),
-            resolved_from: Some(decision.resolved_from.to_string()),
-            rule: decision.rule.map(str::to_owned),
-            unregistered: decision.unregistered,
+            permission: Some(decision.permission().to_string()),
+            resolved_from: Some(decision.resolved_from().to_string()),
+            rule: decision.rule().map(str::to_owned),
+            unregistered: decision.unregistered(),
             error: None,
         },
     }

@@ -280,7 +280,7 @@ fn a_rule_without_an_id_has_a_stable_name() {
             resource,
             method: None,
         };
-        rules.resolve(&call).unwrap().rule.unwrap().to_owned()
+        rules.resolve(&call).unwrap().rule().unwrap().to_owned()
     };
     assert_eq!(name(one, None, "x"), "tenant=acme tool=x");
     assert_eq!(name(two, None, "x"), "tenant=acme tool=x");

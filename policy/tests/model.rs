@@ -245,10 +245,10 @@ fn every_call(mut ask: impl FnMut(&Call<'_>)) {
 
 fn answer_of(set: &RuleSet, call: &Call<'_>) -> Result<Answer, ResolveError> {
     set.resolve(call).map(|d| Answer {
-        permission: d.permission,
-        from: d.resolved_from.to_string(),
-        rule: d.rule.map(str::to_owned),
-        unregistered: d.unregistered,
+        permission: d.permission(),
+        from: d.resolved_from().to_string(),
+        rule: d.rule().map(str::to_owned),
+        unregistered: d.unregistered(),
     })
 }
 

@@ -51,7 +51,7 @@ fn ask<'r>(set: &'r RuleSet, tenant: &str) -> Result<(Permission, &'r str), Reso
         resource: Some("server-003"),
         method: Some("method-004"),
     };
-    set.resolve(&call).map(|d| (d.permission, d.rule.unwrap()))
+    set.resolve(&call).map(|d| (d.permission(), d.rule().unwrap()))
 }
 
 #[test]

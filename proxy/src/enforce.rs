@@ -102,10 +102,10 @@ impl Life<'_> {
             .decision_seconds
             .with_label_values(&[route])
             .observe(started.elapsed().as_secs_f64());
-        if decision.permission != Permission::Disabled {
+        if decision.permission() != Permission::Disabled {
             self.validate(&view)?;
         }
-        match decision.permission {
+        match decision.permission() {
             Permission::Disabled => Err(Refusal::Disabled(DecisionRecord::from(&decision))),
             Permission::Allowed => {
                 let permit = Permit::by_rule(&decision).map_err(|e| unavailable(&e))?;
@@ -161,12 +161,12 @@ impl Life<'_> {
         let data = EventData { decision: Some(record.clone()), ..EventData::default() };
         self.pending.push(event::of_call(call, EventType::CallDecided, data));
         self.decision = Some(record);
-        let fresh = self.app.policy.is_fresh_for(decision.risk_level);
-        if decision.permission != Permission::Disabled && !fresh {
+        let fresh = self.app.policy.is_fresh_for(decision.risk_level());
+        if decision.permission() != Permission::Disabled && !fresh {
             return Err(Refusal::PolicyUnavailable(format!(
                 "the backend has not confirmed the policy for {} s: too long for a call of {} risk",
                 self.app.policy.age_s(),
-                decision.risk_level.as_str()
+                decision.risk_level().as_str()
             )));
         }
         Ok(decision)
@@ -221,9 +221,9 @@ impl Life<'_> {
                 definition_hash: self.hash.map(|h| hex(&h)),
                 idempotency_key: call.idempotency_key.clone(),
                 txn: call.txn.clone(),
-                resolved_from: decision.resolved_from.as_str().to_owned(),
-                rule: decision.rule.map(str::to_owned),
-                policy_version: decision.policy_version,
+                resolved_from: decision.resolved_from().as_str().to_owned(),
+                rule: decision.rule().map(str::to_owned),
+                policy_version: decision.policy_version(),
             }),
         };
         let answer = self.app.backend.approval(&request).await.map_err(backend_says)?;
@@ -291,11 +291,11 @@ impl Life<'_> {
             self.pending.push(event::of_call(self.call, EventType::CallDecided, data));
             self.decision = Some(record.clone());
         }
-        if decision.permission != Permission::RequiresApproval {
+        if decision.permission() != Permission::RequiresApproval {
             if let Err(e) = app.backend.cancel(&approved.id).await {
                 tracing::warn!(error = %e, approval = approved.id, "an approval that is not needed stays open");
             }
-            if decision.permission == Permission::Disabled {
+            if decision.permission() == Permission::Disabled {
                 return Err(Refusal::Disabled(record));
             }
             let permit = Permit::by_rule(&decision).map_err(|e| unavailable(&e))?;
@@ -344,7 +344,7 @@ impl Life<'_> {
         self.pending.push(event::of_call(call, EventType::CallForwarded, data));
         let seq = self.flush().await?;
         let outcome = Outcome::begin(app.clone(), call.clone());
-        if decision.risk_level == RiskLevel::Critical
+        if decision.risk_level() == RiskLevel::Critical
             && tokio::time::timeout(CRITICAL_ACK_MAX, app.spool.acknowledged(seq)).await.is_err()
         {
             outcome.not_forwarded("the backend did not acknowledge the intent of a critical call").await;
@@ -381,7 +381,7 @@ impl Life<'_> {
             ah: Some(base64url(&sha256(&arguments))),
             apr: permit.approval().map(str::to_owned),
             pol: permit.policy_version(),
-            lvl: d.resolved_from.as_str().to_owned(),
+            lvl: d.resolved_from().as_str().to_owned(),
             jti,
             txn: call.txn.clone(),
             iat: now_s,

@@ -180,11 +180,11 @@ async fn decide(app: &Arc<App>, who: &Credential, asked: Check) -> Result<(Answe
     };
     let answer = Answer {
         decision: DecisionRecord::from(&decision),
-        risk_level: decision.risk_level,
+        risk_level: decision.risk_level(),
         check_id: app.random.id(Kind::Check, app.now()),
         trace,
     };
-    app.metrics.decided(decision.permission.as_str(), decision.resolved_from.as_str());
+    app.metrics.decided(decision.permission().as_str(), decision.resolved_from().as_str());
     Ok((answer, call))
 }
 

@@ -55,7 +55,7 @@ impl Viewer<'_> {
             method: None,
         };
         match self.view.resolve(&names.as_call()) {
-            Ok(decision) => decision.permission != Permission::Disabled,
+            Ok(decision) => decision.permission() != Permission::Disabled,
             Err(e) => matches!(e, ResolveError::ResourceRequired),
         }
     }

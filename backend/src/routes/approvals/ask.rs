@@ -144,14 +144,14 @@ async fn ask_of_rest(
     if let (Some(tool), false) = (tool, request.parameters.is_null()) {
         app.validators.check(tool, &request.parameters)?;
     }
-    match decision.permission {
+    match decision.permission() {
         Permission::RequiresApproval => {}
         Permission::Allowed => {
             return Err(ApiError::conflict(
                 "approval_not_needed",
                 "This call is allowed as it is: mint a token for it, or send it through the proxy.",
             )
-            .with("resolved_from", decision.resolved_from.as_str()));
+            .with("resolved_from", decision.resolved_from().as_str()));
         }
         Permission::Disabled => return Err(disabled(&decision)),
     }
@@ -160,16 +160,16 @@ async fn ask_of_rest(
     let settings = orgs::settings(&mut db, &org).await?;
     Ok(Ask {
         owner: credential.key.owner.clone(),
-        risk_level: decision.risk_level,
+        risk_level: decision.risk_level(),
         levels: tool.and_then(|t| t.approval.levels).unwrap_or(1),
         timeout_s: tool.and_then(|t| t.approval.timeout_s).unwrap_or(settings.approval_timeout_s),
         fingerprint: rest_fingerprint(&call, hash, &request.parameters)?,
         definition_hash: hash.map(|h| oakallow_policy::canonical::hex(&h)),
         arguments: exact(&request.parameters)?,
         reason: reason(request.reason)?,
-        resolved_from: decision.resolved_from.as_str().to_owned(),
-        rule: decision.rule.map(str::to_owned),
-        policy_version: decision.policy_version,
+        resolved_from: decision.resolved_from().as_str().to_owned(),
+        rule: decision.rule().map(str::to_owned),
+        policy_version: decision.policy_version(),
         txn: app.random.id(Kind::Txn, app.now()),
         org,
         principal: call.principal,
@@ -186,8 +186,8 @@ async fn ask_of_rest(
 /// 403: the policy says no, and no person can lift it.
 pub(crate) fn disabled(decision: &oakallow_policy::Decision<'_>) -> ApiError {
     ApiError::forbidden("disabled", "This call is disabled by policy; an approval does not lift that.")
-        .with("resolved_from", decision.resolved_from.as_str())
-        .with("policy_version", decision.policy_version)
+        .with("resolved_from", decision.resolved_from().as_str())
+        .with("policy_version", decision.policy_version())
 }
 
 /// The fingerprint of a call that comes through REST.

@@ -98,10 +98,10 @@ pub(crate) async fn mint(
     if let (Some(tool), false) = (tool, request.parameters.is_null()) {
         app.validators.check(tool, &request.parameters)?;
     }
-    if bound.is_none() && decision.risk_level >= RiskLevel::High {
+    if bound.is_none() && decision.risk_level() >= RiskLevel::High {
         let settings = orgs::settings(&mut write, &org).await?;
         if !settings.unbound_tokens_high_risk {
-            return Err(unbound(decision.risk_level));
+            return Err(unbound(decision.risk_level()));
         }
     }
     let txn = app.random.id(Kind::Txn, app.now());
@@ -125,9 +125,9 @@ pub(crate) async fn mint(
         expires_at: timestamp::rfc3339(claims.exp * 1_000),
         audience: call.audience.clone(),
         bound_to: claims.bnd,
-        permission: decision.permission,
-        resolved_from: decision.resolved_from.as_str().to_owned(),
-        policy_version: decision.policy_version,
+        permission: decision.permission(),
+        resolved_from: decision.resolved_from().as_str().to_owned(),
+        policy_version: decision.policy_version(),
         approval_id: permit.approval().map(str::to_owned),
         txn,
     };
@@ -202,7 +202,7 @@ async fn permit(
     let refused = |e| ApiError::forbidden("not_permitted", format!("{e}."));
     let hash = asked.tool.map(Tool::definition_hash).transpose().map_err(|e| ApiError::internal(&e))?;
     let fingerprint = rest_fingerprint(asked.call, hash, &request.parameters)?;
-    match (asked.decision.permission, &request.approval_id) {
+    match (asked.decision.permission(), &request.approval_id) {
         (Permission::Disabled, _) => Err(disabled(asked.decision)),
         (Permission::Allowed, approval) => {
             if let Some(id) = approval {
@@ -214,7 +214,7 @@ async fn permit(
             "approval_required",
             "This call needs a person's approval: POST /v1/approvals, and mint with its approval_id.",
         )
-        .with("resolved_from", asked.decision.resolved_from.as_str())),
+        .with("resolved_from", asked.decision.resolved_from().as_str())),
         (Permission::RequiresApproval, Some(id)) => {
             let not_found = || ApiError::not_found("approval", id);
             let own = approvals::find(write, asked.org, id).await?;
@@ -284,7 +284,7 @@ fn claims(
         ah: arguments.map(|bytes| base64url(&sha256(&bytes))),
         apr: permit.approval().map(str::to_owned),
         pol: permit.policy_version(),
-        lvl: asked.decision.resolved_from.as_str().to_owned(),
+        lvl: asked.decision.resolved_from().as_str().to_owned(),
         jti: app.random.id(Kind::Token, now),
         txn: asked.txn.to_owned(),
         iat,
