@@ -90,6 +90,12 @@ impl Proxy {
         metric(&Agent::new(&self.ops, "").get("/metrics").await.expect(200).text, name)
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         self.process.kill();

@@ -14,6 +14,9 @@ use serde_json::json;
 /// Values that no file but the encrypted ones may show.
 const SECRET_PASSWORD: &str = "hunter2-correct-horse";
 const SECRET_KEY: &str = "sk-4f9c2a7be1d84c0fa2";
+/// Test numbers of card networks: they pass the check digit, and belong to nobody.
+const CARD: &str = "4111 1111 1111 1111";
+const OTHER_CARD: &str = "5500-0055-5555-5559";
 
 #[tokio::test]
 async fn the_three_calls_of_the_public_quick_start_work_as_written() {
@@ -124,6 +127,36 @@ async fn no_secret_is_in_any_log_or_file() {
         let content = String::from_utf8_lossy(&content);
         for (name, secret) in &secrets {
             assert!(!content.contains(secret), "{name} is in {}", file.display());
+        }
+    }
+}
+
+#[tokio::test]
+async fn card_numbers_are_stored_as_comparable_hashes() {
+    let mut stack = Stack::start().await;
+    let control = stack.control();
+    let mut stored = Vec::new();
+    for (card, note) in [(CARD, "first"), (CARD, "second"), (OTHER_CARD, "third")] {
+        let arguments = json!({"payment": {"number": card}, "note": note});
+        let pending = stack.acme().call_async("charge_card", &arguments).send().await.expect(202);
+        let life = control.await_event(pending.header("x-oakallow-txn"), "call.requested").await;
+        let requested = life.iter().find(|event| event["type"] == "call.requested").unwrap();
+        let parameters = &requested["data"]["parameters"];
+        assert_eq!(parameters["note"], note, "what is no secret can be read: {requested:#}");
+        stored.push(parameters["payment"]["number"].clone());
+        let shown = control.approval(pending.text_of("approval_id")).await;
+        assert_eq!(shown["parameters"]["payment"]["number"], card, "the approver sees what they approve");
+    }
+    assert!(stored[0]["redacted"].is_string(), "{stored:?}");
+    assert_eq!(stored[0], stored[1], "equal values stay comparable");
+    assert_ne!(stored[0], stored[2]);
+
+    assert_eq!(stack.terminate(Duration::from_secs(20)).await.code(), Some(0));
+    for file in files(stack.dir()) {
+        let content = fs::read(&file).unwrap();
+        let content = String::from_utf8_lossy(&content);
+        for card in [CARD, OTHER_CARD] {
+            assert!(!content.contains(card), "a card number is in {}", file.display());
         }
     }
 }

@@ -10,6 +10,8 @@ use sha2::Sha256;
 
 use crate::config::Redact;
 
+mod pattern;
+
 /// Members of these names are secrets wherever they stand; compared without case, `-` and `_`.
 const SECRET_NAMES: [&str; 18] = [
     "password",
@@ -30,23 +32,6 @@ const SECRET_NAMES: [&str; 18] = [
     "cookie",
     "setcookie",
     "pin",
-];
-/// Texts that begin like this are secrets.
-const SECRET_STARTS: [&str; 14] = [
-    "oak_live_",
-    "oak_agent_",
-    "oak_appr_",
-    "oak_tool_",
-    "oak_prox_",
-    "oak_join_",
-    "Bearer ",
-    "bearer ",
-    "sk-",
-    "ghp_",
-    "github_pat_",
-    "xoxb-",
-    "AKIA",
-    "ASIA",
 ];
 /// Longer texts are cut; what was cut is known by its hash.
 const TEXT_BYTES_MAX: usize = 2_048;
@@ -72,12 +57,12 @@ impl Redactor {
     #[must_use]
     pub fn redact(&self, arguments: &Value) -> Value {
         let mut value = arguments.clone();
+        self.walk(&mut value);
         for pointer in &self.pointers {
-            if let Some(secret) = value.pointer_mut(pointer) {
-                *secret = self.hidden(secret);
+            if let (Some(secret), Some(stored)) = (arguments.pointer(pointer), value.pointer_mut(pointer)) {
+                *stored = self.hidden(secret);
             }
         }
-        self.walk(&mut value);
         let bytes = serde_json::to_vec(&value).map_or(usize::MAX, |b| b.len());
         if bytes > TOTAL_BYTES_MAX { json!({"omitted": self.hash(arguments), "bytes": bytes}) } else { value }
     }
@@ -86,7 +71,10 @@ impl Redactor {
         match value {
             Value::Object(members) => self.walk_members(members),
             Value::Array(items) => items.iter_mut().for_each(|item| self.walk(item)),
-            Value::String(text) if looks_secret(text) => *value = self.hidden(value),
+            Value::String(text) if pattern::is_in(text) => *value = self.hidden(value),
+            Value::Number(number) if number.as_u64().is_some_and(pattern::is_card) => {
+                *value = self.hidden(value);
+            }
             Value::String(text) if text.len() > TEXT_BYTES_MAX => {
                 let start: String = text.chars().take(TEXT_BYTES_MAX / 8).collect();
                 *value = json!({"start": start, "bytes": text.len(), "hmac": self.hash(value)});
@@ -97,14 +85,19 @@ impl Redactor {
 
     fn walk_members(&self, members: &mut Map<String, Value>) {
         for (name, value) in members.iter_mut() {
-            if value.get("redacted").is_some() {
-                continue;
-            }
             let name = folded(name);
             if SECRET_NAMES.contains(&name.as_str()) || self.names.contains(&name) {
                 *value = self.hidden(value);
             } else {
                 self.walk(value);
+            }
+        }
+        // A name may be a secret itself, as in {"oak_live_…": "allow"}.
+        let secret_names: Vec<String> = members.keys().filter(|name| pattern::is_in(name)).cloned().collect();
+        for name in secret_names {
+            let hidden = format!("redacted:{}", self.hash(&Value::String(name.clone())));
+            if let Some(value) = members.remove(&name) {
+                members.insert(hidden, value);
             }
         }
     }
@@ -129,31 +122,6 @@ fn folded(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
 }
 
-fn looks_secret(text: &str) -> bool {
-    SECRET_STARTS.iter().any(|start| text.starts_with(start))
-        || ["oak_live_", "oak_agent_", "oak_appr_", "oak_tool_", "oak_prox_"].iter().any(|p| text.contains(p))
-        || text.contains("-----BEGIN") && text.contains("PRIVATE KEY")
-        || is_jwt(text)
-        || is_card_number(text)
-}
-
-fn is_jwt(text: &str) -> bool {
-    text.starts_with("eyJ") && text.len() > 30 && text.matches('.').count() == 2 && !text.contains(' ')
-}
-
-/// 13 to 19 digits, spaces and dashes apart, with a valid check digit (ISO/IEC 7812, Luhn).
-fn is_card_number(text: &str) -> bool {
-    let digits: Vec<u32> = text.chars().filter_map(|c| c.to_digit(10)).collect();
-    let only_digits = text.chars().all(|c| c.is_ascii_digit() || c == ' ' || c == '-');
-    let sum: u32 = digits
-        .iter()
-        .rev()
-        .enumerate()
-        .map(|(i, d)| if i % 2 == 1 { d * 2 - if *d > 4 { 9 } else { 0 } } else { *d })
-        .sum();
-    only_digits && (13..=19).contains(&digits.len()) && sum.is_multiple_of(10)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,11 +135,23 @@ mod tests {
         let arguments = json!({
             "user": "ada", "Pass-Word": "hunter2", "nested": [{"api_key": {"deep": 1}}], "iban": "DE00",
             "a": {"b": "pointed", "c": "stays"}, "text": "key oak_live_0123", "jwt": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc",
-            "card": "4111 1111 1111 1111", "number": "4111 1111 1111 1112", "n": 5
+            "card": "4111 1111 1111 1111", "number": "4111 1111 1111 1112", "n": 5,
+            "forged": {"redacted": 1, "password": "open"}, "oak_agent_4567": true, "card_number": 4111111111111111_u64
         });
         let stored = redactor().redact(&arguments);
         let text = stored.to_string();
-        for secret in ["hunter2", "deep", "DE00", "pointed", "oak_live_0123", "eyJ", "1111 1111 1111\""] {
+        for secret in [
+            "hunter2",
+            "deep",
+            "DE00",
+            "pointed",
+            "oak_live_0123",
+            "eyJ",
+            "1111 1111 1111\"",
+            "\"open\"",
+            "4567",
+            "4111111111111111",
+        ] {
             assert!(!text.contains(secret), "{secret} in {text}");
         }
         for (pointer, value) in [("/user", json!("ada")), ("/a/c", json!("stays")), ("/n", json!(5))] {

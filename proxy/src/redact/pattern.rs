@@ -1,0 +1,161 @@
+//! What a secret looks like, wherever in a text it stands. Rather one harmless text hidden than one secret kept.
+
+/// Words that begin like this are secrets.
+const STARTS: [&str; 18] = [
+    "oak_live_",
+    "oak_agent_",
+    "oak_appr_",
+    "oak_tool_",
+    "oak_prox_",
+    "oak_join_",
+    "sk-",
+    "sk_live_",
+    "ghp_",
+    "gho_",
+    "ghs_",
+    "github_pat_",
+    "glpat-",
+    "xoxb-",
+    "xoxp-",
+    "AKIA",
+    "ASIA",
+    "AIza",
+];
+/// A word that begins like a secret is one from this length on: `sk-8` is an article number.
+const SECRET_BYTES_MIN: usize = 16;
+
+/// Whether a text is or holds a secret or a card number.
+pub(super) fn is_in(text: &str) -> bool {
+    text.contains("-----BEGIN") && text.contains("PRIVATE KEY")
+        || words(text).any(|word| is_key(word) || is_jwt(word))
+        || follows_bearer(text)
+        || has_card_number(text)
+}
+
+/// Whether a number is a card number.
+pub(super) fn is_card(number: u64) -> bool {
+    has_card_number(&number.to_string())
+}
+
+/// The parts between spaces, quotes, brackets and the punctuation of URLs and assignments.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c.is_whitespace() || "\"'`,;:=&?/\\()<>[]{}|@".contains(c))
+}
+
+fn is_key(word: &str) -> bool {
+    // Our own keys are known however short a piece of one is.
+    word.starts_with("oak_") && STARTS.iter().any(|start| word.starts_with(start))
+        || word.len() >= SECRET_BYTES_MIN && STARTS.iter().any(|start| word.starts_with(start))
+}
+
+/// JWS in its compact form (RFC 7515): three parts, the first of them an object in base64url.
+fn is_jwt(word: &str) -> bool {
+    word.starts_with("eyJ") && word.len() > 30 && word.matches('.').count() == 2
+}
+
+/// `Bearer` (RFC 6750), and behind it something as long as a token.
+fn follows_bearer(text: &str) -> bool {
+    let mut words = text.split_whitespace();
+    while let Some(word) = words.next() {
+        let word = word.trim_start_matches(|c: char| !c.is_alphanumeric());
+        let ends = word.len().checked_sub("bearer".len()).and_then(|at| word.get(at..));
+        if ends.is_some_and(|end| end.eq_ignore_ascii_case("bearer"))
+            && words.clone().next().is_some_and(|next| next.len() >= SECRET_BYTES_MIN)
+        {
+            return true;
+        }
+    }
+    false
+}
+
+/// Groups of digits with single spaces or dashes between them, of which some in a row are a card number: a date
+/// or an amount may stand beside it.
+fn has_card_number(text: &str) -> bool {
+    text.split(|c: char| !(c.is_ascii_digit() || c == ' ' || c == '-')).any(|run| {
+        let groups: Vec<&str> = run.split([' ', '-']).collect();
+        (0..groups.len()).any(|first| starts_with_card(groups.get(first..).unwrap_or_default()))
+    })
+}
+
+/// Whether some of these groups, from the first on, are a card number. An empty group is a second separator.
+fn starts_with_card(groups: &[&str]) -> bool {
+    let mut digits = Vec::new();
+    for group in groups {
+        digits.extend(group.chars().filter_map(|c| c.to_digit(10)));
+        if group.is_empty() || digits.len() > DIGITS.1 {
+            return false;
+        }
+        // The industries of travel, banks and cards: times in milliseconds begin with 1.
+        if digits.len() >= DIGITS.0 && matches!(digits.first(), Some(2..=6)) && checks(&digits) {
+            return true;
+        }
+    }
+    false
+}
+
+/// The least and the most digits of a card number (ISO/IEC 7812-1).
+const DIGITS: (usize, usize) = (13, 19);
+
+/// Luhn's check digit (ISO/IEC 7812-1, annex B).
+fn checks(digits: &[u32]) -> bool {
+    let doubled = |digit: u32| if digit > 4 { digit * 2 - 9 } else { digit * 2 };
+    let each = digits.iter().rev().enumerate();
+    let sum: u32 = each.map(|(at, digit)| if at % 2 == 1 { doubled(*digit) } else { *digit }).sum();
+    sum.is_multiple_of(10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_seen_wherever_they_stand() {
+        for text in [
+            "oak_live_0",
+            "use oak_agent_0123, please",
+            "https://example.com/?key=AKIA0123456789ABCDEF&x=1",
+            "{\"token\":\"ghp_0123456789abcdef0123\"}",
+            "export OPENAI_API_KEY=sk-0123456789abcdef",
+            "Authorization: Bearer 0123456789abcdef",
+            "curl -H 'authorization: BEARER 0123456789abcdef'",
+            "see eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc for it",
+            "-----BEGIN EC PRIVATE KEY-----\nMHc",
+            "4111111111111111",
+            "4111 1111 1111 1111",
+            "5500-0055-5555-5559",
+            "3714 496353 98431",
+            "charge 25 4111 1111 1111 1111 on 2026-11-24",
+            "card:4111111111111111.",
+        ] {
+            assert!(is_in(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn ordinary_texts_are_kept() {
+        for text in [
+            "",
+            "server-prod-01",
+            "sk-8",
+            "the bearer of bad news",
+            "4111 1111 1111 1112",
+            "4111  1111 1111 1111",
+            "1764000000008",
+            "0000000000000000",
+            "41111111111111110000000",
+            "2026-11-24 07:30:38",
+            "eyJ is how an object begins",
+            "+49 30 1234567",
+        ] {
+            assert!(!is_in(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_may_be_card_numbers() {
+        assert!(is_card(4_111_111_111_111_111));
+        assert!(!is_card(4_111_111_111_111_112));
+        assert!(!is_card(1_764_000_000_000));
+        assert!(!is_card(42));
+    }
+}
