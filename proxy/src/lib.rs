@@ -3,7 +3,7 @@
 //! ```text
 //! agent → serve (strict head, route, credential, whole body)
 //!       → call::{http, mcp} (which tool, resource, method)
-//!       → enforce (schema → rules → [hold] → intent → token)
+//!       → enforce (rules → schema → [hold] → intent → token)
 //!       → forward (only with a permit) → outcome → spool → ship → backend
 //! ```
 //! In scope: the path of a call, and what it needs of the backend. Out of scope: rules (`oakallow-policy`),

@@ -1,0 +1,218 @@
+//! The one path of every call: resolve → validate → [hold] → intent → token. What comes out is a permit
+//! to forward, with everything that has to be written down about it written down.
+//!
+//! Here: arriving, deciding, refusing. [`approve`]: a person is asked. [`intent`]: the last steps before
+//! the call is sent.
+
+mod approve;
+mod intent;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Method, Uri};
+use oakallow_policy::audit::{DecisionRecord, Event, EventData, EventType};
+use oakallow_policy::canonical::{json_bytes, sha256};
+use oakallow_policy::fingerprint::Fingerprint;
+use oakallow_policy::token::TokenKey;
+use oakallow_policy::{Decision, Permission, Permit, ResolveError};
+
+use crate::app::App;
+use crate::call::IdentifiedCall;
+use crate::client::Client;
+use crate::event;
+use crate::outcome::Outcome;
+use crate::policy::View;
+use crate::refusal::Refusal;
+
+/// What exactly will be sent.
+pub struct Target {
+    /// HTTP method.
+    pub method: Method,
+    /// The tool server's URI, query included.
+    pub uri: Uri,
+    /// SHA-256 of the body.
+    pub body_sha256: [u8; 32],
+}
+
+/// A call that may be forwarded now; its intent is stored.
+pub struct Ready {
+    /// Leave to forward.
+    pub permit: Permit,
+    /// The execution token.
+    pub token: String,
+    /// To be finished with what became of it.
+    pub outcome: Outcome,
+}
+
+/// A call that is not forwarded.
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// What resolution said, if it was asked.
+    pub permission: Option<Permission>,
+}
+
+/// Takes a call from its identification to the moment before it is sent.
+pub async fn admit(
+    app: &Arc<App>,
+    call: &IdentifiedCall,
+    target: &Target,
+    client: &mut Client<'_>,
+) -> Result<Ready, Refused> {
+    let mut life = Life { app, call, target, pending: Vec::new(), decision: None, closed: false };
+    let refusal = match life.run(client).await {
+        Ok(ready) => return Ok(ready),
+        Err(refusal) => refusal,
+    };
+    let permission = life.decision.as_ref().map(|d| d.permission);
+    let refusal = life.record_refusal(refusal).await;
+    Err(Refused { refusal, permission })
+}
+
+/// One call on its way.
+struct Life<'a> {
+    app: &'a Arc<App>,
+    call: &'a IdentifiedCall,
+    target: &'a Target,
+    /// Events that are written with the next append: one write for the whole of a short life.
+    pending: Vec<Event>,
+    decision: Option<DecisionRecord>,
+    /// How it ended is recorded already.
+    closed: bool,
+}
+
+/// What is computed once from the call and the tool it names. That it can be computed at all is known
+/// before anything is decided, so nothing fails on it later, when an approval is spent.
+#[derive(Clone, Copy)]
+struct Prints {
+    fingerprint: Fingerprint,
+    /// Of the tool's definition; `None` when it is not registered.
+    definition: Option<[u8; 32]>,
+    /// SHA-256 of the arguments' canonical form.
+    arguments: [u8; 32],
+}
+
+impl Life<'_> {
+    async fn run(&mut self, client: &mut Client<'_>) -> Result<Ready, Refusal> {
+        if self.app.is_draining() {
+            return Err(Refusal::Draining);
+        }
+        let started = Instant::now();
+        let view = self.view().await?;
+        let prints = self.arrive(&view)?;
+        let decision = self.decide(&view)?;
+        let route = self.call.route.name.as_str();
+        let decided = &self.app.metrics.decision_seconds;
+        decided.with_label_values(&[route]).observe(started.elapsed().as_secs_f64());
+        if decision.permission() == Permission::Disabled {
+            return Err(Refusal::Disabled(DecisionRecord::from(&decision)));
+        }
+        self.validate(&view, prints)?;
+        let key = self.token_key(&view)?;
+        if decision.permission() == Permission::Allowed {
+            let permit = Permit::by_rule(&decision).map_err(|e| unavailable(&e))?;
+            return self.forward(permit, &decision, (prints, key)).await;
+        }
+        self.approve(&decision, prints, client).await
+    }
+
+    async fn view(&self) -> Result<View, Refusal> {
+        self.app.policy.view(self.call.names.tenant.as_ref()).await.map_err(|e| unavailable(&e))
+    }
+
+    /// Writes down that the call arrived.
+    fn arrive(&mut self, view: &View) -> Result<Prints, Refusal> {
+        let (app, call) = (self.app, self.call);
+        let tool = view.snapshot().rules.tool(&call.names.tool, &call.names.audience);
+        let definition =
+            tool.map(oakallow_policy::Tool::definition_hash).transpose().map_err(|e| unavailable(&e))?;
+        let unread = |e: &dyn std::fmt::Display| Refusal::InvalidRequest(e.to_string());
+        let fingerprint = Fingerprint::of(&call.names.as_call(), &call.route.name, definition, &call.args)
+            .map_err(|e| unread(&e))?;
+        let arguments = sha256(&json_bytes(&call.parameters).map_err(|e| unread(&e))?);
+        let requested = EventData {
+            parameters: Some(app.redactor.redact(&call.parameters)),
+            fingerprint: Some(fingerprint.to_string()),
+            ..EventData::default()
+        };
+        self.pending.push(event::of_call(call, EventType::CallRequested, requested));
+        Ok(Prints { fingerprint, definition, arguments })
+    }
+
+    /// Arguments against the tool's schema. After the decision: what a disabled tool expects is not told
+    /// (docs/decisions/0012-validate-after-decision.md).
+    fn validate(&self, view: &View, prints: Prints) -> Result<(), Refusal> {
+        let names = &self.call.names;
+        match (view.snapshot().rules.tool(&names.tool, &names.audience), prints.definition) {
+            (Some(tool), Some(hash)) => self.app.schemas.check(tool, hash, &self.call.parameters),
+            _ => Ok(()),
+        }
+    }
+
+    /// The key that will sign: looked for before a person is asked, and before an approval is spent.
+    fn token_key<'v>(&self, view: &'v View) -> Result<&'v TokenKey, Refusal> {
+        let audience = &self.call.route.audience;
+        view.snapshot()
+            .token_keys
+            .get(audience)
+            .ok_or_else(|| Refusal::PolicyUnavailable(format!("no token key for the audience `{audience}`")))
+    }
+
+    /// Asks the rules, and whether they are fresh enough to be asked.
+    fn decide<'v>(&mut self, view: &'v View) -> Result<Decision<'v>, Refusal> {
+        let call = self.call;
+        let decision = view.resolve(&call.names.as_call()).map_err(|e| match e {
+            ResolveError::ResourceRequired => Refusal::InvalidRequest(e.to_string()),
+            other => unavailable(&other),
+        })?;
+        let record = DecisionRecord::from(&decision);
+        let route = call.route.name.as_str();
+        let labels = [record.permission.as_str(), record.resolved_from.as_str(), route];
+        self.app.metrics.requests.with_label_values(&labels).inc();
+        let data = EventData { decision: Some(record.clone()), ..EventData::default() };
+        self.pending.push(event::of_call(call, EventType::CallDecided, data));
+        self.decision = Some(record);
+        if decision.permission() != Permission::Disabled {
+            self.fresh(&decision)?;
+        }
+        Ok(decision)
+    }
+
+    /// Whether the policy is confirmed recently enough for a call of this risk.
+    fn fresh(&self, decision: &Decision<'_>) -> Result<(), Refusal> {
+        let risk = decision.risk_level();
+        if self.app.policy.is_fresh_for(risk) {
+            return Ok(());
+        }
+        Err(Refusal::PolicyUnavailable(format!(
+            "the backend has not confirmed the policy for {} s: too long for a call of {} risk",
+            self.app.policy.age_s(),
+            risk.as_str()
+        )))
+    }
+
+    /// Writes what is pending. An event that is not stored did not happen: the call is refused.
+    async fn flush(&mut self) -> Result<u64, Refusal> {
+        let events = std::mem::take(&mut self.pending);
+        self.app.spool.append(events).await.map_err(|e| Refusal::AuditUnavailable(e.to_string()))
+    }
+
+    /// A refusal is recorded before it is answered.
+    async fn record_refusal(&mut self, refusal: Refusal) -> Refusal {
+        self.app.metrics.refusals.with_label_values(&[refusal.code()]).inc();
+        if self.closed || matches!(refusal, Refusal::AuditUnavailable(_)) {
+            return refusal;
+        }
+        let data = event::reason(refusal.code(), self.decision.clone());
+        self.pending.push(event::of_call(self.call, EventType::CallRefused, data));
+        match self.flush().await {
+            Ok(_) => refusal,
+            Err(unrecorded) => unrecorded,
+        }
+    }
+}
+
+fn unavailable(e: &dyn std::fmt::Display) -> Refusal {
+    Refusal::PolicyUnavailable(e.to_string())
+}
