@@ -1,4 +1,4 @@
-//! Audit events of a call's life.
+//! Audit events of a request's life.
 
 use oakallow_policy::audit::{DecisionRecord, Event, EventData, EventType, ExecutionRecord};
 use oakallow_policy::id::Kind;
@@ -6,22 +6,87 @@ use oakallow_policy::timestamp::rfc3339;
 
 use crate::call::IdentifiedCall;
 use crate::clock;
+use crate::identity::Caller;
+use crate::route::Route;
 
-/// An event of a call, with what identifies the call.
+/// What all events of one request have in common: who, by which way, and which call, if it is one.
+#[derive(Debug, Clone)]
+pub struct Subject {
+    txn: String,
+    about: EventData,
+}
+
+impl Subject {
+    /// A call.
+    #[must_use]
+    pub fn call(call: &IdentifiedCall) -> Self {
+        let names = &call.names;
+        let about = EventData {
+            tenant: text(names.tenant.as_ref()),
+            principal: text(Some(&names.principal)),
+            audience: text(Some(&names.audience)),
+            route: text(Some(&call.route.name)),
+            tool: text(Some(&names.tool)),
+            resource: text(names.resource.as_ref()),
+            method: text(names.method.as_ref()),
+            ..EventData::default()
+        };
+        Self { txn: call.txn.clone(), about }
+    }
+
+    /// A request of a known caller in which no call was identified, or that is none.
+    #[must_use]
+    pub fn request(txn: &str, caller: &Caller, route: Option<&Route>) -> Self {
+        let about = EventData {
+            tenant: text(caller.tenant.as_ref()),
+            principal: text(Some(&caller.principal)),
+            audience: text(route.map(|r| &r.audience)),
+            route: text(route.map(|r| &r.name)),
+            ..EventData::default()
+        };
+        Self { txn: txn.to_owned(), about }
+    }
+
+    /// The same, of a message of this protocol method.
+    #[must_use]
+    pub fn saying(mut self, method: &str) -> Self {
+        self.about.detail.insert("message".to_owned(), method.into());
+        self
+    }
+
+    /// The route's name; empty when none was found.
+    #[must_use]
+    pub fn route(&self) -> &str {
+        self.about.route.as_deref().unwrap_or_default()
+    }
+
+    /// An event of it.
+    #[must_use]
+    pub fn event(&self, kind: EventType, more: EventData) -> Event {
+        let about = self.about.clone();
+        let data = EventData {
+            tenant: about.tenant,
+            principal: about.principal,
+            audience: about.audience,
+            route: about.route,
+            tool: about.tool,
+            resource: about.resource,
+            method: about.method,
+            detail: about.detail,
+            ..more
+        };
+        plain(kind, Some(self.txn.clone()), data)
+    }
+}
+
+fn text(name: Option<&oakallow_policy::Name>) -> Option<String> {
+    name.map(|n| n.as_str().to_owned())
+}
+
+/// An event of a call.
 #[must_use]
 pub fn of_call(call: &IdentifiedCall, kind: EventType, more: EventData) -> Event {
-    let text = |name: &Option<oakallow_policy::Name>| name.as_ref().map(|n| n.as_str().to_owned());
-    let data = EventData {
-        tenant: text(&call.names.tenant),
-        principal: Some(call.names.principal.as_str().to_owned()),
-        audience: Some(call.names.audience.as_str().to_owned()),
-        route: Some(call.route.name.as_str().to_owned()),
-        tool: Some(call.names.tool.as_str().to_owned()),
-        resource: text(&call.names.resource),
-        method: text(&call.names.method),
-        ..more
-    };
-    plain(kind, Some(call.txn.clone()), data)
+    Subject::call(call).event(kind, more)
 }
 
 /// An event.

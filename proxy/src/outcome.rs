@@ -4,23 +4,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use oakallow_policy::audit::{Event, EventData, EventType, ExecutionRecord};
+use oakallow_policy::permit::PermitReason;
 
 use crate::app::App;
-use crate::call::IdentifiedCall;
-use crate::event;
+use crate::event::Subject;
 
 /// An intent without an outcome yet. Dropped without one, it records `call.unknown`.
 pub struct Outcome {
     app: Arc<App>,
-    call: Option<IdentifiedCall>,
+    subject: Option<Subject>,
+    permit: PermitReason,
     begun: Instant,
 }
 
 impl Outcome {
     /// Just after the intent was stored.
     #[must_use]
-    pub fn begin(app: Arc<App>, call: IdentifiedCall) -> Self {
-        Self { app, call: Some(call), begun: Instant::now() }
+    pub fn begin(app: Arc<App>, subject: Subject, permit: PermitReason) -> Self {
+        Self { app, subject: Some(subject), permit, begun: Instant::now() }
     }
 
     /// A whole answer came: `failed` when it says so.
@@ -61,8 +62,9 @@ impl Outcome {
         reason: Option<&str>,
         execution: ExecutionRecord,
     ) -> Option<Event> {
-        let call = self.call.take()?;
-        self.app.metrics.upstream_outcomes.with_label_values(&[result, call.route.name.as_str()]).inc();
+        let subject = self.subject.take()?;
+        let labels = [result, label(self.permit), subject.route()];
+        self.app.metrics.upstream_outcomes.with_label_values(&labels).inc();
         let execution = ExecutionRecord {
             result: Some(result.to_owned()),
             duration_ms: u64::try_from(self.begun.elapsed().as_millis()).ok(),
@@ -73,7 +75,7 @@ impl Outcome {
             reason: reason.map(str::to_owned),
             ..EventData::default()
         };
-        Some(event::of_call(&call, kind, data))
+        Some(subject.event(kind, data))
     }
 }
 
@@ -83,5 +85,16 @@ impl Drop for Outcome {
         if let Some(event) = self.event(EventType::CallUnknown, "unknown", why, ExecutionRecord::default()) {
             self.app.spool.append_later(event);
         }
+    }
+}
+
+/// The permit's reason as a label.
+fn label(permit: PermitReason) -> &'static str {
+    match permit {
+        PermitReason::Rule => "rule",
+        PermitReason::Approval => "approval",
+        PermitReason::Grant => "grant",
+        PermitReason::Passthrough => "passthrough",
+        PermitReason::Shadow => "shadow",
     }
 }

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use oakallow_policy::audit::{Chained, Event, EventType, Head};
+use oakallow_policy::timestamp::parse_rfc3339;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Durability;
@@ -143,6 +144,21 @@ impl Spool {
     #[must_use]
     pub fn is_failing(&self) -> bool {
         self.failures.load(Ordering::Relaxed) > 0
+    }
+
+    /// Age in seconds of the oldest event that the backend does not have; 0 when it has all.
+    #[must_use]
+    pub fn oldest_age_s(&self, now_ms: u64) -> u64 {
+        // What cannot be read is reported by `is_failing` and by the shipper.
+        let oldest = self.unacknowledged(1).ok().and_then(|events| events.into_iter().next());
+        let written = oldest.and_then(|e| parse_rfc3339(&e.event.time));
+        written.map_or(0, |at| now_ms.saturating_sub(at) / 1_000)
+    }
+
+    /// What the spool takes up on its disk, its journal included.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.store.db.disk_space().unwrap_or_default()
     }
 
     /// Waits until the backend has everything up to `seq`.
@@ -358,10 +374,14 @@ mod tests {
         spool.append(two).await.unwrap();
         let refused = spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await;
         assert_eq!(refused, Err(SpoolError::Full));
+        let in_an_hour = crate::clock::now_ms() + 3_600_000;
+        assert!((3_600..3_660).contains(&spool.oldest_age_s(in_an_hour)));
+        assert!(spool.bytes() > 0);
         assert_eq!(spool.append_outcome(event(EventType::CallCompleted, "txn_a")).await, Ok(3));
         spool.acknowledge(3).unwrap();
         assert_eq!(spool.standing().depth(), 0);
         assert!(spool.unacknowledged(10).unwrap().is_empty());
+        assert_eq!(spool.oldest_age_s(in_an_hour), 0);
         spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await.unwrap();
         assert_eq!(spool.unacknowledged(10).unwrap().first().map(|e| e.seq), Some(4));
     }

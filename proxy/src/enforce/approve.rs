@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use oakallow_policy::audit::{ApprovalRecord, DecisionRecord, EventData, EventType};
 use oakallow_policy::canonical::hex;
-use oakallow_policy::permit::Consumption;
+use oakallow_policy::permit::{Consumption, PermitReason};
 use oakallow_policy::token::TokenKey;
 use oakallow_policy::wire::{
     ApprovalAnswer, ApprovalRequest, ApprovalState, ApprovalStatus, ConsumeRequest, ProxyContext,
@@ -15,7 +15,7 @@ use crate::approval::{Hold, Holder};
 use crate::backend::BackendError;
 use crate::client::Client;
 use crate::enforce::{Life, Prints, Ready, unavailable};
-use crate::event;
+use crate::event::{self, Subject};
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 
@@ -186,7 +186,10 @@ impl Life<'_> {
             && !self.closed
         {
             self.closed = true;
-            Outcome::begin(self.app.clone(), self.call.clone()).not_forwarded(refusal.code()).await;
+            let subject = Subject::call(self.call);
+            Outcome::begin(self.app.clone(), subject, PermitReason::Approval)
+                .not_forwarded(refusal.code())
+                .await;
         }
         ready
     }

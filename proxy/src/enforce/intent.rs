@@ -10,7 +10,7 @@ use oakallow_policy::{Decision, Permit, RiskLevel};
 
 use crate::clock;
 use crate::enforce::{Life, Prints, Ready};
-use crate::event;
+use crate::event::{self, Subject};
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 
@@ -34,7 +34,7 @@ impl Life<'_> {
             self.intent(&permit, prints, &jti),
         ));
         let seq = self.flush().await?;
-        let outcome = Outcome::begin(app.clone(), self.call.clone());
+        let outcome = Outcome::begin(app.clone(), Subject::call(self.call), permit.reason());
         if decision.risk_level() == RiskLevel::Critical
             && tokio::time::timeout(CRITICAL_ACK_MAX, app.spool.acknowledged(seq)).await.is_err()
         {
