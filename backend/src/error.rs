@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 use oakallow_policy::wire::{PROBLEM_JSON, Problem};
 use serde_json::{Map, Value};
 
+use crate::answer;
 use crate::store::StoreError;
 use crate::vault::VaultError;
 
@@ -136,7 +137,7 @@ impl IntoResponse for ApiError {
             detail: self.detail,
             more: self.more,
         };
-        let body = serde_json::to_vec(&problem).unwrap_or_default();
+        let body = answer::text(&problem).unwrap_or_default();
         let mut response = (self.status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));

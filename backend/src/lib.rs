@@ -8,6 +8,7 @@
 //! (decide and answer) → `store/<noun>` (SQL). A change is one [`store::Write`]: rows, audit event, new
 //! policy version and feed line are committed together, then announced.
 
+mod answer;
 mod approvals;
 mod auth;
 mod bootstrap;

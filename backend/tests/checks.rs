@@ -18,6 +18,22 @@ async fn check(client: &Client, body: Value) -> Value {
 }
 
 #[tokio::test]
+async fn a_json_answer_ends_with_a_line_break() {
+    let backend = Backend::start().await;
+    let org = backend.org("demo").await;
+    for answer in [
+        org.get("/v1/settings").await,
+        org.post("/v1/tenants", json!({"id": "acme"})).await,
+        org.get("/v1/tenants/nobody").await,
+        org.get("/v1/nothing").await,
+        backend.anonymous().get("/v1/settings").await,
+    ] {
+        answer.json();
+        assert!(answer.text.ends_with("}\n") && !answer.text.ends_with("\n\n"), "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_quick_start_check_answers_from_the_keys_tenant() {
     let backend = Backend::start().await;
     let admin = backend.org("demo").await;

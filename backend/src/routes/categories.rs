@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use oakallow_policy::Category;
 use oakallow_policy::audit::EventType;
 use serde_json::{Value, json};
 
-use super::{Created, created, merge_patch};
+use super::merge_patch;
+use crate::answer::{Created, Json, created};
 use crate::auth::{Credential, Management};
 use crate::error::ApiError;
 use crate::extract::{Body, Page, PageParams, Params, Segment, checked};

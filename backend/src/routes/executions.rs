@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use oakallow_policy::audit::{ApprovalRecord, Chained, EventData, EventType, ExecutionRecord};
@@ -11,6 +10,7 @@ use oakallow_policy::id::{Kind, Name};
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 
+use crate::answer::Json;
 use crate::auth::Runtime;
 use crate::error::ApiError;
 use crate::extract::{Body, Page, Params, decode_cursor, page_limit};

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use oakallow_policy::audit::EventType;
@@ -13,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sqlx::SqliteConnection;
 
-use super::{Created, created, tenant_must_exist};
+use super::tenant_must_exist;
+use crate::answer::{Created, Json, created};
 use crate::auth::{Credential, Management};
 use crate::bootstrap::normal_email;
 use crate::error::ApiError;

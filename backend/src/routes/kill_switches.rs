@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use oakallow_policy::audit::EventType;
@@ -12,6 +11,7 @@ use oakallow_policy::timestamp::rfc3339;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use crate::answer::Json;
 use crate::auth::Management;
 use crate::error::ApiError;
 use crate::extract::{Body, Page, Params};

@@ -16,20 +16,11 @@ pub(crate) mod tenants;
 pub(crate) mod tokens;
 pub(crate) mod tools;
 
-use axum::Json;
-use http::StatusCode;
 use oakallow_policy::id::Name;
 use sqlx::SqliteConnection;
 
 use crate::error::ApiError;
 use crate::store;
-
-/// 201 with what was created.
-type Created<T> = (StatusCode, Json<T>);
-
-const fn created<T>(value: T) -> Created<T> {
-    (StatusCode::CREATED, Json(value))
-}
 
 /// 422 unless the org has that tenant; `pointer` is where the request names it.
 async fn tenant_must_exist(

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use oakallow_policy::audit::{DecisionRecord, EventData, EventType};
@@ -14,6 +13,7 @@ use oakallow_policy::wire::Tenancy;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::answer::Json;
 use crate::auth::{Credential, Runtime};
 use crate::decide::{Policy, undecided};
 use crate::drafts;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -17,7 +16,8 @@ use oakallow_policy::wire::{Enroll, Enrolled, Heartbeat, PublicKey, Secret, Tena
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Created, created, tenant_must_exist};
+use super::tenant_must_exist;
+use crate::answer::{Created, Json, created};
 use crate::auth::{Management, ProxyIdentity};
 use crate::distribute::{self, JOIN_TOKEN_MS};
 use crate::error::ApiError;

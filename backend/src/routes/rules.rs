@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use oakallow_policy::audit::EventType;
@@ -15,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
-use super::{Created, created, merge_patch, tenant_must_exist};
+use super::{merge_patch, tenant_must_exist};
+use crate::answer::{Created, Json, created};
 use crate::auth::{Credential, Management};
 use crate::decide::{self, undecided};
 use crate::error::ApiError;

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use oakallow_policy::audit::EventType;
 use oakallow_policy::ruleset::{APPROVAL_TIMEOUT_S, Unregistered};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::answer::Json;
 use crate::auth::Management;
 use crate::error::ApiError;
 use crate::extract::Body;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use oakallow_policy::audit::EventType;
@@ -11,7 +10,7 @@ use oakallow_policy::timestamp::rfc3339;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Created, created};
+use crate::answer::{Created, Json, created};
 use crate::auth::Management;
 use crate::error::ApiError;
 use crate::extract::{Body, Page, PageParams, Params, Segment};

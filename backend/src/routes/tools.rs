@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use oakallow_policy::Tool;
@@ -15,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
-use super::{Created, created, merge_patch};
+use super::merge_patch;
+use crate::answer::{Created, Json, created};
 use crate::auth::{Credential, Management};
 use crate::error::ApiError;
 use crate::extract::{Body, Page, Params, Segment, checked, decode_cursor, page_limit};

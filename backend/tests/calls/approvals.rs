@@ -197,7 +197,47 @@ async fn an_idempotency_key_stands_for_one_call() {
     };
     assert_eq!(ask(1).await.unwrap().status(), 201);
     assert_eq!(ask(1).await.unwrap().status(), 200);
-    assert_eq!(ask(2).await.unwrap().status(), 422);
+    let other: serde_json::Value = ask(2).await.unwrap().json().await.unwrap();
+    assert_eq!((&other["status"], &other["code"]), (&json!(422), &json!("idempotency_key_reused")));
+    // The same from a proxy, which goes by these codes.
+    let proxy = stack.enrol().await;
+    for (about, expected) in
+        [("one", json!(null)), ("one", json!(null)), ("two", json!("idempotency_key_reused"))]
+    {
+        let (mut body, _) = proxy.asks("transfer_funds", about, "txn_k");
+        body["proxy"]["idempotency_key"] = json!("k2");
+        let (_, answer) = stack.post(&proxy.key, "/v1/approvals", &body).await;
+        assert_eq!(answer["code"], expected, "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_approval_names_the_rule_that_asks_for_it() {
+    let stack = start().await;
+    let rule = json!({"tenant_id": "acme", "tool_name": "transfer_funds", "permission": "requires_approval"});
+    let (_, rule) = stack.post(&stack.management, "/v1/rules", &rule).await;
+    let through_rest = stack.ask("transfer_funds", json!({})).await;
+    assert_eq!((&through_rest["rule"], &through_rest["resolved_from"]), (&rule["id"], &json!("tenant_tool")));
+    let by_default = stack.ask("wipe_disk", json!({})).await;
+    assert_eq!((&by_default["rule"], &by_default["resolved_from"]), (&json!(null), &json!("tool_default")));
+    let proxy = stack.enrol().await;
+    let (mut body, _) = proxy.asks("transfer_funds", "rule", "txn_r");
+    body["proxy"]["rule"] = json!("rul_of_the_proxy");
+    let (status, asked) = stack.post(&proxy.key, "/v1/approvals", &body).await;
+    assert_eq!(status, 201, "{asked}");
+    let (_, seen) =
+        stack.get(&stack.approver, &format!("/v1/approvals/{}", asked["id"].as_str().unwrap())).await;
+    assert_eq!(seen["rule"], "rul_of_the_proxy");
+    assert_eq!(stack.events("approval.created").await[0]["data"]["decision"]["rule"], "rul_of_the_proxy");
+    // It is shown to people: nothing invisible, nothing endless.
+    for (field, bad) in
+        [("rule", "a\u{202e}b".to_owned()), ("txn", "x".repeat(100_000)), ("resolved_from", String::new())]
+    {
+        let (mut body, _) = proxy.asks("transfer_funds", field, "txn_b");
+        body["proxy"][field] = json!(bad);
+        let (status, problem) = stack.post(&proxy.key, "/v1/approvals", &body).await;
+        assert_eq!((status, &problem["pointer"]), (422, &json!(format!("/proxy/{field}"))), "{problem}");
+    }
 }
 
 #[tokio::test]

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use oakallow_policy::permit::Consumption;
 use oakallow_policy::wire::{ApprovalStatus, ConsumeRequest};
 use serde::Deserialize;
 
 use super::{ApprovalView, must_serve};
+use crate::answer::Json;
 use crate::approvals::decide::{self, Verdict};
 use crate::approvals::{Settled, settle};
 use crate::auth::ProxyIdentity;

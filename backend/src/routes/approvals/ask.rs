@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
@@ -15,6 +14,7 @@ use oakallow_policy::wire::{ApprovalAnswer, ApprovalRequest, ProxyContext};
 use serde_json::Value;
 
 use super::{ApprovalView, must_serve};
+use crate::answer::Json;
 use crate::approvals::request::{Ask, Asked, ask};
 use crate::auth::{Credential, ProxyIdentity};
 use crate::decide::undecided;
@@ -109,16 +109,24 @@ async fn ask_of_proxy(
         resource: request.resource_id,
         method: request.method,
         route: context.route,
-        definition_hash: context.definition_hash,
+        definition_hash: context.definition_hash.map(|hash| tame("definition_hash", &hash)).transpose()?,
         fingerprint: context.fingerprint,
         arguments: exact(&request.parameters)?,
         reason: reason(request.reason)?,
-        resolved_from: context.resolved_from,
-        rule: None,
+        resolved_from: tame("resolved_from", &context.resolved_from)?,
+        rule: context.rule.map(|rule| tame("rule", &rule)).transpose()?,
         policy_version: context.policy_version,
-        txn: context.txn,
-        idempotency_key: context.idempotency_key,
+        txn: tame("txn", &context.txn)?,
+        idempotency_key: context.idempotency_key.map(|key| tame("idempotency_key", &key)).transpose()?,
     })
+}
+
+/// What a proxy says is kept and shown to people: as short and as visible as a name.
+fn tame(field: &str, text: &str) -> Result<String, ApiError> {
+    match Name::new(text) {
+        Ok(name) => Ok(name.to_string()),
+        Err(e) => Err(ApiError::invalid_value(format!("/proxy/{field}"), format!("{e}."))),
+    }
 }
 
 async fn ask_of_rest(

@@ -33,7 +33,8 @@ pub(crate) struct ApprovalView {
     risk_level: RiskLevel,
     reason: Option<String>,
     resolved_from: String,
-    rule_id: Option<String>,
+    /// The rule that asks for a person, if one does.
+    rule: Option<String>,
     policy_version: u64,
     fingerprint: Fingerprint,
     txn: String,
@@ -83,7 +84,7 @@ impl ApprovalView {
             risk_level: a.risk_level,
             reason: a.reason,
             resolved_from: a.resolved_from,
-            rule_id: a.rule,
+            rule: a.rule,
             policy_version: a.policy_version,
             fingerprint: a.fingerprint,
             txn: a.txn,

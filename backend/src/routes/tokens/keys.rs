@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use oakallow_policy::audit::EventType;
 use oakallow_policy::canonical::base64url;
@@ -10,6 +9,7 @@ use oakallow_policy::token;
 use serde::Serialize;
 use serde_json::json;
 
+use crate::answer::Json;
 use crate::auth::{Management, ToolServer};
 use crate::error::ApiError;
 use crate::extract::Segment;

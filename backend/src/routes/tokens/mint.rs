@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
 use oakallow_policy::audit::{ApprovalRecord, DecisionRecord, EventData, EventType};
@@ -21,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::body_digest;
+use crate::answer::Json;
 use crate::approvals::{Settled, settle};
 use crate::auth::{Credential, Runtime};
 use crate::decide::undecided;

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use oakallow_policy::audit::{ApprovalRecord, EventData, EventType};
 use oakallow_policy::id::Name;
@@ -11,6 +10,7 @@ use oakallow_policy::wire::Tenancy;
 use serde::{Deserialize, Serialize};
 
 use super::body_digest;
+use crate::answer::Json;
 use crate::auth::Credential;
 use crate::error::ApiError;
 use crate::extract::Body;
