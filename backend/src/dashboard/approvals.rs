@@ -8,6 +8,7 @@ use axum::Form;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::{HeaderMap, StatusCode};
+use oakallow_policy::ResolvedFrom;
 use oakallow_policy::timestamp::{self, UnixMs};
 use oakallow_policy::wire::ApprovalStatus;
 use serde::Deserialize;
@@ -57,7 +58,7 @@ struct Card {
     principal: String,
     owner: Option<String>,
     risk: &'static str,
-    resolved_from: String,
+    why: String,
     rule: Option<String>,
     asked_at: String,
     deadline_ms: UnixMs,
@@ -194,10 +195,19 @@ async fn card(
         audience: approval.audience.to_string(),
         principal: approval.principal.to_string(),
         owner: approval.owner,
-        resolved_from: approval.resolved_from,
+        why: why(&approval.resolved_from),
         rule: approval.rule,
         levels: approval.levels,
     })
+}
+
+/// `L4 tenant tool rule`, `L12 fail safe`: the level that asks for a person.
+fn why(resolved_from: &str) -> String {
+    let words = resolved_from.replace('_', " ");
+    let Some(from) = ResolvedFrom::parse(resolved_from) else { return words };
+    let level = from.level().map(|level| format!("L{} ", level.number())).unwrap_or_default();
+    let rule = if matches!(from, ResolvedFrom::Rule(..)) { " rule" } else { "" };
+    format!("{level}{words}{rule}")
 }
 
 /// The exact arguments, laid out to be read.

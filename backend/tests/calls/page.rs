@@ -90,6 +90,22 @@ async fn people_decide_on_the_page() {
 }
 
 #[tokio::test]
+async fn the_page_says_why_a_call_needs_a_person() {
+    let stack = start().await;
+    let browser = sign_in(&stack).await;
+    let rule = json!({"tenant_id": "acme", "tool_name": "transfer_funds", "permission": "requires_approval"});
+    let (_, rule) = stack.post(&stack.management, "/v1/rules", &rule).await;
+    pending(&stack).await;
+    stack.ask("wipe_disk", json!({})).await;
+    let page = browser.get("/approvals").send().await.unwrap().text().await.unwrap();
+    let said =
+        page.split_once("L4 tenant tool rule").map(|(_, rest)| rest.chars().take(80).collect::<String>());
+    let id = rule["id"].as_str().unwrap();
+    assert!(said.as_ref().is_some_and(|said| said.contains(id)), "{said:?}");
+    assert!(page.contains("L9 tool default<"), "{page}");
+}
+
+#[tokio::test]
 async fn what_an_agent_wrote_is_shown_and_never_run() {
     let stack = start().await;
     let browser = sign_in(&stack).await;
