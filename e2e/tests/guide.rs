@@ -106,7 +106,7 @@ async fn the_quick_start_guide_sets_up_a_backend_and_a_proxy_that_govern_a_call(
     assert!(link.contains("http"), "a login link: {link}");
     assert_eq!(documents(&place.run(tools).await).len(), 3);
     let keys = documents(&place.run(keys).await);
-    let agent_key = keys[0]["key"].as_str().expect("the agent's key");
+    let agent_key = keys[0]["key"]["key"].as_str().expect("the agent's key");
     assert!(agent_key.starts_with("oak_agent_"), "as the guide says");
     let join = documents(&place.run(join).await);
 
