@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use oakallow_policy::audit::{Chained, EventType, Head};
+use oakallow_policy::permit::PermitReason;
 use serde_json::Value;
 
 /// How a call may end once its intent is written.
@@ -109,10 +110,14 @@ fn count(events: &[&Chained], kinds: &[EventType]) -> usize {
     events.iter().filter(|event| kinds.contains(&event.event.kind)).count()
 }
 
-/// Whether the proxy recorded, before the intent, `allowed`, or a person's approval was consumed.
+/// Whether it is no call, or the proxy recorded, before the intent, `allowed`, or a person's approval
+/// was consumed.
 fn permitted(events: &[&Chained]) -> bool {
     let intent = events.iter().find(|event| event.event.kind == EventType::CallForwarded);
     let Some(intent) = intent else { return false };
+    if intent.event.data.permit == Some(PermitReason::Passthrough) {
+        return true;
+    }
     let before = |event: &&&Chained| event.source == intent.source && event.seq < intent.seq;
     let allowed = events.iter().filter(before).any(|event| {
         let decision = event.event.data.decision.as_ref();

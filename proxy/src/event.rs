@@ -1,12 +1,11 @@
 //! Audit events of a request's life.
 
 use oakallow_policy::audit::{DecisionRecord, Event, EventData, EventType, ExecutionRecord};
-use oakallow_policy::id::Kind;
+use oakallow_policy::id::{Kind, Name};
 use oakallow_policy::timestamp::rfc3339;
 
 use crate::call::IdentifiedCall;
 use crate::clock;
-use crate::identity::Caller;
 use crate::route::Route;
 
 /// What all events of one request have in common: who, by which way, and which call, if it is one.
@@ -36,10 +35,10 @@ impl Subject {
 
     /// A request of a known caller in which no call was identified, or that is none.
     #[must_use]
-    pub fn request(txn: &str, caller: &Caller, route: Option<&Route>) -> Self {
+    pub fn request(txn: &str, (principal, tenant): (&Name, Option<&Name>), route: Option<&Route>) -> Self {
         let about = EventData {
-            tenant: text(caller.tenant.as_ref()),
-            principal: text(Some(&caller.principal)),
+            tenant: text(tenant),
+            principal: text(Some(principal)),
             audience: text(route.map(|r| &r.audience)),
             route: text(route.map(|r| &r.name)),
             ..EventData::default()
@@ -79,7 +78,7 @@ impl Subject {
     }
 }
 
-fn text(name: Option<&oakallow_policy::Name>) -> Option<String> {
+fn text(name: Option<&Name>) -> Option<String> {
     name.map(|n| n.as_str().to_owned())
 }
 

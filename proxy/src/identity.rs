@@ -133,12 +133,7 @@ pub const TENANT_HEADER: &str = "x-tenant-id";
 
 /// Finds the caller of a request by its credential, and the tenant that it selects.
 pub fn authenticate(headers: &HeaderMap, snapshot: &Snapshot) -> Result<Caller, Refusal> {
-    let credential = credential(headers).ok_or(Refusal::Unauthenticated)?;
-    let record: &KeyRecord =
-        snapshot.keys.get(&hex(&sha256(credential.as_bytes()))).ok_or(Refusal::Unauthenticated)?;
-    if record.expires_at.is_some_and(|end| end <= clock::now_ms()) {
-        return Err(Refusal::Unauthenticated);
-    }
+    let record = key_record(headers, snapshot).ok_or(Refusal::Unauthenticated)?;
     let wanted = wanted_tenant(headers)?;
     let tenant = record.tenancy.select(wanted.as_ref()).map_err(|e| {
         Refusal::TenantNotAllowed(match e {
@@ -150,6 +145,17 @@ pub fn authenticate(headers: &HeaderMap, snapshot: &Snapshot) -> Result<Caller, 
         return Err(Refusal::TenantNotAllowed("the tenant does not exist"));
     }
     Ok(Caller { key_id: record.key_id.clone(), principal: record.principal.clone(), tenant: tenant.cloned() })
+}
+
+/// Who sends a request, by its credential alone: for the record, whatever else is wrong with it.
+#[must_use]
+pub fn principal<'s>(headers: &HeaderMap, snapshot: &'s Snapshot) -> Option<&'s Name> {
+    key_record(headers, snapshot).map(|record| &record.principal)
+}
+
+fn key_record<'s>(headers: &HeaderMap, snapshot: &'s Snapshot) -> Option<&'s KeyRecord> {
+    let record = snapshot.keys.get(&hex(&sha256(credential(headers)?.as_bytes())))?;
+    record.expires_at.is_none_or(|end| end > clock::now_ms()).then_some(record)
 }
 
 /// Exactly one credential: two that differ would leave open whose call it is.

@@ -36,5 +36,6 @@ pub mod serve;
 pub mod ship;
 pub mod spool;
 pub mod sse;
+pub mod unidentified;
 
 pub use run::{Running, StartError, start};

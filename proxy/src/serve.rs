@@ -21,12 +21,14 @@ use crate::call;
 use crate::client::{Client, Gone};
 use crate::clock;
 use crate::enforce::{self, Ready, Refused, Target};
+use crate::event::Subject;
 use crate::forward::{Outgoing, passed_on, put_token, target};
-use crate::identity::{Caller, authenticate};
+use crate::identity::{Caller, authenticate, principal};
 use crate::mcp;
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 use crate::route::{Route, RouteKind, check_path};
+use crate::unidentified;
 
 /// Most header fields of a request.
 const FIELDS_MAX: usize = 100;
@@ -57,29 +59,54 @@ pub async fn request(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> 
     let raw_is_plain = head.raw_path().starts_with(b"/");
     let parts = head.as_owned_parts();
     let mut client = Client::new(session, &txn);
-    let incoming = match receive(app, parts, raw_is_plain, &txn, &mut client).await {
-        Ok(incoming) => incoming,
+    let (body, caller, route) = match receive(app, &parts, raw_is_plain, &mut client).await {
+        Ok(received) => received,
         Err(refusal) => {
-            app.metrics.refusals.with_label_values(&[refusal.code()]).inc();
-            return client.refuse(&refusal, None, &app.config.backend_url).await;
+            let snapshot = app.policy.snapshot();
+            let sender = principal(&parts.headers, &snapshot);
+            let subject = sender.map(|p| Subject::request(&txn, (p, None), route_of(app, &parts).as_deref()));
+            return turn_down(app, subject.as_ref(), refusal, &mut client).await;
         }
     };
+    let incoming = Received { parts, body, caller, route, txn };
     match incoming.route.kind {
         RouteKind::Http => plain(app, &incoming, &mut client).await,
         RouteKind::Mcp => mcp::serve(app, &incoming, &mut client).await,
     }
 }
 
+impl Received {
+    /// For the record of a request that is no call.
+    #[must_use]
+    pub fn subject(&self) -> Subject {
+        let sender = (&self.caller.principal, self.caller.tenant.as_ref());
+        Subject::request(&self.txn, sender, Some(&self.route))
+    }
+}
+
+/// Answers a request in which no call was identified, once that is recorded.
+async fn turn_down(
+    app: &App,
+    subject: Option<&Subject>,
+    refusal: Refusal,
+    client: &mut Client<'_>,
+) -> Result<(), Gone> {
+    let recorded = unidentified::refused(app, subject, refusal.code()).await;
+    client.refuse(&recorded.err().unwrap_or(refusal), None, &app.config.backend_url).await
+}
+
+fn route_of(app: &App, parts: &Parts) -> Option<Arc<Route>> {
+    app.config.routes.iter().find(|r| r.pattern.matches(parts.uri.path()).is_some()).cloned()
+}
+
 async fn receive(
     app: &App,
-    parts: Parts,
+    parts: &Parts,
     raw_is_plain: bool,
-    txn: &str,
     client: &mut Client<'_>,
-) -> Result<Received, Refusal> {
-    check_head(app, &parts, raw_is_plain)?;
-    let known = |r: &&Arc<Route>| r.pattern.matches(parts.uri.path()).is_some();
-    let route = app.config.routes.iter().find(known).cloned().ok_or(Refusal::UnknownRoute)?;
+) -> Result<(Bytes, Caller, Arc<Route>), Refusal> {
+    check_head(app, parts, raw_is_plain)?;
+    let route = route_of(app, parts).ok_or(Refusal::UnknownRoute)?;
     if !route.methods.is_empty() && !route.methods.contains(&parts.method) {
         return Err(Refusal::MethodNotAllowed);
     }
@@ -100,7 +127,7 @@ async fn receive(
         return Err(Refusal::BodyTooLarge { bytes_max: limits.body_bytes_max });
     }
     let body = client.body(limits.body_bytes_max, Duration::from_secs(limits.body_read_timeout_s)).await?;
-    Ok(Received { parts, body, caller, route, txn: txn.to_owned() })
+    Ok((body, caller, route))
 }
 
 /// Refuses what the tool server might read otherwise than we do.
@@ -145,10 +172,7 @@ async fn plain(app: &Arc<App>, incoming: &Received, client: &mut Client<'_>) -> 
     });
     let (call, sent) = match prepared {
         Ok(prepared) => prepared,
-        Err(refusal) => {
-            app.metrics.refusals.with_label_values(&[refusal.code()]).inc();
-            return client.refuse(&refusal, None, backend_url).await;
-        }
+        Err(refusal) => return turn_down(app, Some(&incoming.subject()), refusal, client).await,
     };
     let Ready { permit, token, outcome } = match enforce::admit(app, &call, &sent, client).await {
         Ok(ready) => ready,

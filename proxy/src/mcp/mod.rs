@@ -8,6 +8,7 @@ mod answer;
 mod era;
 mod hold;
 mod list;
+mod plumbing;
 mod relay;
 mod session;
 
@@ -24,16 +25,17 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::call::IdentifiedCall;
-use crate::call::mcp::{Arrival, Body, Class, INVALID_REQUEST, METHOD_NOT_FOUND, Message, identify, read};
+use crate::call::mcp::{Arrival, Body, Class, METHOD_NOT_FOUND, Message, identify, read};
 use crate::client::{Client, Gone};
 use crate::enforce::{self, Ready, Target};
+use crate::event::Subject;
 use crate::forward::{Outgoing, passed_on, put_token, target};
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 use crate::serve::{Received, not_answered, to};
-use answer::{Refused, error};
+use crate::unidentified;
+use answer::{Refused, UNAVAILABLE, error};
 use era::{Era, HEADER_MISMATCH};
-use list::Viewer;
 use relay::{End, Plan, Relayed, relay};
 pub use session::Mcp;
 
@@ -48,12 +50,16 @@ pub async fn serve(app: &Arc<App>, received: &Received, client: &mut Client<'_>)
     if !app.mcp.may_enter(&received.route.name, &received.parts.headers, &received.caller) {
         // As for a session that does not exist: whose it is, is nobody else's business.
         let body = error(&Value::Null, SESSION_UNKNOWN, "Session not found", None);
-        return say(client, StatusCode::NOT_FOUND, &body, None).await;
+        return exchange.turn_down(client, "unknown_session", (StatusCode::NOT_FOUND, body)).await;
     }
     match received.parts.method {
         Method::POST => exchange.post(client).await,
         Method::GET | Method::DELETE => exchange.pass(client, None).await,
-        _ => client.refuse(&Refusal::MethodNotAllowed, None, &app.config.backend_url).await,
+        _ => {
+            let refusal = Refusal::MethodNotAllowed;
+            let recorded = unidentified::refused(app, Some(&received.subject()), refusal.code()).await;
+            client.refuse(&recorded.err().unwrap_or(refusal), None, &app.config.backend_url).await
+        }
     }
 }
 
@@ -80,18 +86,16 @@ impl Exchange<'_> {
             Ok(Body::One(message)) => message,
             Ok(Body::Batch(messages)) => return self.batch(&messages, client).await,
             Err(unread) => {
-                self.count("invalid_request");
                 let body = error(&unread.id, unread.code, &unread.message, None);
-                return say(client, StatusCode::BAD_REQUEST, &body, None).await;
+                return self.turn_down(client, "invalid_request", (StatusCode::BAD_REQUEST, body)).await;
             }
         };
         let era = match era::check(&self.received.parts.headers, &message) {
             Ok(era) => era,
             Err(problem) => {
-                self.count("invalid_request");
                 let id = message.id.unwrap_or(Value::Null);
                 let body = error(&id, HEADER_MISMATCH, &problem, None);
-                return say(client, StatusCode::BAD_REQUEST, &body, None).await;
+                return self.turn_down(client, "invalid_request", (StatusCode::BAD_REQUEST, body)).await;
             }
         };
         match message.class {
@@ -100,14 +104,32 @@ impl Exchange<'_> {
             Class::List => self.list(client, &message).await,
             Class::Decide { .. } => self.call(client, &message, era).await,
             Class::Unknown => {
-                self.count("unknown_method");
-                say(client, StatusCode::OK, &unknown(&message), None).await
+                self.turn_down(client, "unknown_method", (StatusCode::OK, unknown(&message))).await
             }
         }
     }
 
-    fn count(&self, reason: &str) {
-        self.app.metrics.refusals.with_label_values(&[reason]).inc();
+    /// Answers what is no call and goes no further, once that is recorded.
+    async fn turn_down(
+        &self,
+        client: &mut Client<'_>,
+        code: &'static str,
+        (status, body): (StatusCode, Value),
+    ) -> Result<(), Gone> {
+        match unidentified::refused(self.app, Some(&self.received.subject()), code).await {
+            Ok(()) => say(client, status, &body, None).await,
+            Err(unrecorded) => {
+                let answer = unrecorded.answer();
+                let text = format!("{} ({}): {}", answer.title, answer.code, answer.detail);
+                let instead =
+                    |body: &Value| error(body.get("id").unwrap_or(&Value::Null), UNAVAILABLE, &text, None);
+                let body = match &body {
+                    Value::Array(errors) => errors.iter().map(instead).collect(),
+                    one => instead(one),
+                };
+                say(client, StatusCode::OK, &body, None).await
+            }
+        }
     }
 
     /// `notifications/cancelled` of a call that is held here: the tool server has never seen that call.
@@ -122,93 +144,6 @@ impl Exchange<'_> {
 
     async fn accepted(&self, client: &mut Client<'_>) -> Result<(), Gone> {
         client.answer(StatusCode::ACCEPTED.as_u16(), HeaderMap::new(), None, Bytes::new()).await
-    }
-
-    async fn batch(&self, messages: &[Message], client: &mut Client<'_>) -> Result<(), Gone> {
-        let headers = &self.received.parts.headers;
-        let plumbing = messages.iter().all(|m| m.class == Class::Pass);
-        if plumbing && Era::of(headers) == Era::Sessions {
-            return self.pass(client, None).await;
-        }
-        self.count("batch");
-        let why = "this batch is refused and nothing of it was forwarded: send calls one at a time";
-        let ids = messages.iter().filter_map(|m| m.id.as_ref());
-        let errors: Vec<Value> = ids.map(|id| error(id, INVALID_REQUEST, why, None)).collect();
-        say(client, StatusCode::OK, &Value::Array(errors), None).await
-    }
-
-    /// Protocol plumbing: through as it is.
-    async fn pass(&self, client: &mut Client<'_>, message: Option<&Message>) -> Result<(), Gone> {
-        let method = &self.received.parts.method;
-        let plan = Plan {
-            rewrite: None,
-            id: message.and_then(|m| m.id.as_ref()),
-            permission: None,
-            idle: self.received.route.idle_timeout,
-            leaving_cancels: true,
-            stop: Some(self.app.draining.subscribe()),
-        };
-        let passed = self.plumb(client, message, plan).await;
-        if *method == Method::DELETE && passed.as_ref().is_ok_and(|r| r.status.is_success()) {
-            self.app.mcp.forget(&self.received.route.name, &self.received.parts.headers);
-        }
-        ended(passed)
-    }
-
-    /// `tools/list`: through, less what the caller may not call.
-    async fn list(&self, client: &mut Client<'_>, message: &Message) -> Result<(), Gone> {
-        let Received { route, caller, .. } = self.received;
-        let view = match self.app.policy.view(caller.tenant.as_ref()).await {
-            Ok(view) => view,
-            Err(e) => {
-                let refusal = Refusal::PolicyUnavailable(e.to_string());
-                return self.refuse(client, message, (&refusal, None)).await;
-            }
-        };
-        let viewer = Viewer { caller, audience: &route.audience, view: &view };
-        let mut rewrite = |message: &mut Value| viewer.filter(message);
-        let plan = Plan {
-            rewrite: Some(&mut rewrite),
-            id: message.id.as_ref(),
-            permission: None,
-            idle: route.idle_timeout,
-            leaving_cancels: true,
-            stop: None,
-        };
-        ended(self.plumb(client, Some(message), plan).await)
-    }
-
-    /// Sends what is no call, and hands the answer on.
-    async fn plumb(
-        &self,
-        client: &mut Client<'_>,
-        message: Option<&Message>,
-        plan: Plan<'_>,
-    ) -> Result<Relayed, Gone> {
-        let permit = Permit::passthrough(self.app.policy.version());
-        let sent = match self.target() {
-            Ok(sent) => self.send(&permit, sent, None).await,
-            Err(refusal) => Err(refusal),
-        };
-        match sent {
-            Ok(response) => {
-                let status = response.status();
-                if status.is_success() {
-                    let Received { route, parts, caller, .. } = self.received;
-                    self.app.mcp.bind(&route.name, &parts.headers, caller);
-                    self.app.mcp.bind(&route.name, response.headers(), caller);
-                }
-                Ok(relay(client, response, plan).await)
-            }
-            Err(refusal) => {
-                self.count(refusal.code());
-                match message.filter(|m| m.id.is_some()) {
-                    Some(message) => self.refuse(client, message, (&refusal, None)).await?,
-                    None => client.refuse(&refusal, None, &self.app.config.backend_url).await?,
-                }
-                Ok(Relayed::nothing())
-            }
-        }
     }
 
     fn target(&self) -> Result<Target, Refusal> {
@@ -246,7 +181,9 @@ impl Exchange<'_> {
         let (call, sent) = match prepared {
             Ok(prepared) => prepared,
             Err(refusal) => {
-                self.count(refusal.code());
+                let subject = received_as(self.received, Some(message));
+                let recorded = unidentified::refused(self.app, Some(&subject), refusal.code()).await;
+                let refusal = recorded.err().unwrap_or(refusal);
                 return self.refuse(client, message, (&refusal, None)).await;
             }
         };
@@ -298,7 +235,7 @@ impl Exchange<'_> {
         let relayed = relay(client, response, plan).await;
         let answered = relayed.seen;
         let (end, status) = (relayed.end, relayed.status);
-        record(outcome, relayed).await;
+        record(outcome, &relayed).await;
         if client.is_streaming() && end != End::Cancelled {
             return self.close(client, message, answered, status).await;
         }
@@ -346,13 +283,17 @@ impl Exchange<'_> {
     }
 }
 
-async fn record(outcome: Outcome, relayed: Relayed) {
-    let execution = ExecutionRecord {
+fn execution(relayed: &Relayed) -> ExecutionRecord {
+    ExecutionRecord {
         status: Some(relayed.status.as_u16()),
         response_sha256: Some(hex(&relayed.sha256)),
         response_bytes: Some(relayed.bytes),
         ..ExecutionRecord::default()
-    };
+    }
+}
+
+async fn record(outcome: Outcome, relayed: &Relayed) {
+    let execution = execution(relayed);
     match (relayed.end, relayed.failed) {
         // The answer is what counts, not how its stream ended afterwards.
         (_, Some(failed)) if relayed.end == End::Whole || relayed.seen => {
@@ -364,9 +305,10 @@ async fn record(outcome: Outcome, relayed: Relayed) {
     }
 }
 
-/// A stream that did not end as the tool server meant it leaves the connection unusable.
-fn ended(relayed: Result<Relayed, Gone>) -> Result<(), Gone> {
-    if relayed?.end == End::Whole { Ok(()) } else { Err(Gone) }
+/// For the record of a request that is no call: with the method of its message, or of HTTP.
+fn received_as(received: &Received, message: Option<&Message>) -> Subject {
+    let spoken = message.map_or(received.parts.method.as_str(), |m| m.method.as_deref().unwrap_or("answer"));
+    received.subject().saying(spoken)
 }
 
 fn unknown(message: &Message) -> Value {

@@ -1,0 +1,172 @@
+//! What is no call: handshakes, lists, notifications, answers, a session's stream. It passes as it is,
+//! under a permit that says so, and like a call it has an intent and an outcome in the record.
+
+use http::{Method, StatusCode};
+use oakallow_policy::Permit;
+use oakallow_policy::audit::{EventData, EventType, ExecutionRecord};
+use oakallow_policy::canonical::hex;
+use serde_json::Value;
+
+use super::answer::error;
+use super::era::Era;
+use super::list::Viewer;
+use super::relay::{End, Plan, Relayed, relay};
+use super::{Exchange, execution, received_as};
+use crate::call::mcp::{Class, INVALID_REQUEST, Message};
+use crate::client::{Client, Gone};
+use crate::event::Subject;
+use crate::outcome::Outcome;
+use crate::refusal::Refusal;
+use crate::serve::{Received, not_answered};
+
+impl Exchange<'_> {
+    pub(super) async fn batch(&self, messages: &[Message], client: &mut Client<'_>) -> Result<(), Gone> {
+        let headers = &self.received.parts.headers;
+        let plumbing = messages.iter().all(|m| m.class == Class::Pass);
+        if plumbing && Era::of(headers) == Era::Sessions {
+            return self.pass(client, None).await;
+        }
+        let why = "this batch is refused and nothing of it was forwarded: send calls one at a time";
+        let ids = messages.iter().filter_map(|m| m.id.as_ref());
+        let errors: Value = ids.map(|id| error(id, INVALID_REQUEST, why, None)).collect();
+        self.turn_down(client, "batch", (StatusCode::OK, errors)).await
+    }
+
+    /// Protocol plumbing: through as it is.
+    pub(super) async fn pass(&self, client: &mut Client<'_>, message: Option<&Message>) -> Result<(), Gone> {
+        let method = &self.received.parts.method;
+        let plan = Plan {
+            rewrite: None,
+            id: message.and_then(|m| m.id.as_ref()),
+            permission: None,
+            idle: self.received.route.idle_timeout,
+            leaving_cancels: true,
+            stop: Some(self.app.draining.subscribe()),
+        };
+        let passed = self.plumb(client, message, plan).await;
+        if *method == Method::DELETE && passed.as_ref().is_ok_and(|r| r.status.is_success()) {
+            self.app.mcp.forget(&self.received.route.name, &self.received.parts.headers);
+        }
+        ended(passed)
+    }
+
+    /// `tools/list`: through, less what the caller may not call.
+    pub(super) async fn list(&self, client: &mut Client<'_>, message: &Message) -> Result<(), Gone> {
+        let Received { route, caller, .. } = self.received;
+        let view = match self.app.policy.view(caller.tenant.as_ref()).await {
+            Ok(view) => view,
+            Err(e) => {
+                let refusal = Refusal::PolicyUnavailable(e.to_string());
+                return self.turn_away(client, Some(message), refusal).await;
+            }
+        };
+        let viewer = Viewer { caller, audience: &route.audience, view: &view };
+        let mut rewrite = |message: &mut Value| viewer.filter(message);
+        let plan = Plan {
+            rewrite: Some(&mut rewrite),
+            id: message.id.as_ref(),
+            permission: None,
+            idle: route.idle_timeout,
+            leaving_cancels: true,
+            stop: None,
+        };
+        ended(self.plumb(client, Some(message), plan).await)
+    }
+
+    /// Sends what is no call, and hands the answer on.
+    async fn plumb(
+        &self,
+        client: &mut Client<'_>,
+        message: Option<&Message>,
+        plan: Plan<'_>,
+    ) -> Result<Relayed, Gone> {
+        let permit = Permit::passthrough(self.app.policy.version());
+        let subject = received_as(self.received, message);
+        let begun = match self.target() {
+            Ok(sent) => self.intend(&permit, subject, &sent.body_sha256).await.map(|outcome| (sent, outcome)),
+            Err(refusal) => Err(refusal),
+        };
+        let (sent, outcome) = match begun {
+            Ok(begun) => begun,
+            Err(refusal) => {
+                self.turn_away(client, message, refusal).await?;
+                return Ok(Relayed::nothing());
+            }
+        };
+        match self.send(&permit, sent, None).await {
+            Ok(response) => {
+                let status = response.status();
+                if status.is_success() {
+                    let Received { route, parts, caller, .. } = self.received;
+                    self.app.mcp.bind(&route.name, &parts.headers, caller);
+                    self.app.mcp.bind(&route.name, response.headers(), caller);
+                }
+                let relayed = relay(client, response, plan).await;
+                record(outcome, &relayed).await;
+                Ok(relayed)
+            }
+            Err(refusal) => {
+                self.app.metrics.refusals.with_label_values(&[refusal.code()]).inc();
+                not_answered(outcome, &refusal).await;
+                self.say_no(client, message, &refusal).await?;
+                Ok(Relayed::nothing())
+            }
+        }
+    }
+
+    /// Writes the intent, with the permit's reason.
+    async fn intend(
+        &self,
+        permit: &Permit,
+        subject: Subject,
+        body_sha256: &[u8; 32],
+    ) -> Result<Outcome, Refusal> {
+        let execution =
+            ExecutionRecord { request_sha256: Some(hex(body_sha256)), ..ExecutionRecord::default() };
+        let intent =
+            EventData { permit: Some(permit.reason()), execution: Some(execution), ..EventData::default() };
+        let intent = subject.event(EventType::CallForwarded, intent);
+        let stored = self.app.spool.append(vec![intent]).await;
+        stored.map_err(|e| Refusal::AuditUnavailable(e.to_string()))?;
+        Ok(Outcome::begin(self.app.clone(), subject, permit.reason()))
+    }
+
+    /// Refuses what is no call, once that is recorded.
+    async fn turn_away(
+        &self,
+        client: &mut Client<'_>,
+        message: Option<&Message>,
+        refusal: Refusal,
+    ) -> Result<(), Gone> {
+        let subject = received_as(self.received, message);
+        let recorded = crate::unidentified::refused(self.app, Some(&subject), refusal.code()).await;
+        self.say_no(client, message, &recorded.err().unwrap_or(refusal)).await
+    }
+
+    async fn say_no(
+        &self,
+        client: &mut Client<'_>,
+        message: Option<&Message>,
+        refusal: &Refusal,
+    ) -> Result<(), Gone> {
+        match message.filter(|m| m.id.is_some()) {
+            Some(message) => self.refuse(client, message, (refusal, None)).await,
+            None => client.refuse(refusal, None, &self.app.config.backend_url).await,
+        }
+    }
+}
+
+/// What became of it, by the status: nothing ran, so an agent that stops listening changes nothing.
+async fn record(outcome: Outcome, relayed: &Relayed) {
+    match relayed.end {
+        End::Whole | End::Cancelled => {
+            outcome.answered(!relayed.status.is_success(), execution(relayed)).await;
+        }
+        End::Broken => outcome.unknown("the answer broke off", execution(relayed)).await,
+    }
+}
+
+/// A stream that did not end as the tool server meant it leaves the connection unusable.
+fn ended(relayed: Result<Relayed, Gone>) -> Result<(), Gone> {
+    if relayed?.end == End::Whole { Ok(()) } else { Err(Gone) }
+}
