@@ -1,42 +1,54 @@
 //! The rules of one scope (one tenant, or the org), indexed so that a look-up touches few cache lines.
 //!
 //! Rules that name a tool stand together in that tool's block, the others in one block of their own; a
-//! directory finds a tool's block. Within a block each rule has a 32-bit tag, a hash of its level,
-//! resource and method, and the tags are sorted: a short block is scanned, a long one is searched. A
+//! directory finds a tool's block. Each rule has a 32-bit tag, a hash of its resource and method, and a
+//! block's rules are sorted by it; as hashes spread evenly, a tag's value says nearly where it stands. A
 //! call's names are hashed once. A tag only nominates; the names themselves decide.
+//!
+//! What a rule is called stands apart and is read only by who asks for it.
 
+mod compile;
+mod names;
+
+use std::fmt;
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
+use serde::{Serialize, Serializer};
 
+use self::names::{NameRef, Names};
 use crate::call::Call;
 use crate::level::Level;
 use crate::rule::{Permission, Rule};
 
-/// Up to this many tags (two cache lines), scanning them all beats a binary search.
-const SCAN_MAX: usize = 32;
+/// The selectors within a block, in the order of the walk: resource and method, resource, method, none.
+const SELECTORS: usize = 4;
+
+/// How far from its expected place a tag is looked for step by step, before a binary search.
+const NEAR: usize = 32;
 
 /// The hashes of what a call can be selected by, computed once per call.
 #[derive(Clone, Copy)]
 pub(crate) struct Hashes {
-    tool: u64,
-    resource: Option<u64>,
-    method: Option<u64>,
+    tool: u32,
+    /// The tag of each of the [`SELECTORS`].
+    tags: [u32; SELECTORS],
+    /// Bit `n` is set when the call has the names that selector `n` selects by.
+    applicable: u8,
 }
 
 impl Hashes {
     /// Of a call whose tool hashes to `tool` (see [`hash_name`]).
     pub(crate) fn of(call: &Call<'_>, tool: u64) -> Self {
-        Self { tool, resource: call.resource.map(hash_name), method: call.method.map(hash_name) }
-    }
-
-    /// The tag that a rule of `level` would have; `None` when the call lacks a name that such rules
-    /// select by.
-    fn tag(&self, level: Level) -> Option<u32> {
-        let resource = if level.names_resource() { self.resource? } else { 0 };
-        let method = if level.names_method() { self.method? } else { 0 };
-        Some(tag(level, resource, method))
+        let applicable = match (call.resource, call.method) {
+            (Some(_), Some(_)) => 0b1111,
+            (Some(_), None) => 0b1010,
+            (None, Some(_)) => 0b1100,
+            (None, None) => 0b1000,
+        };
+        let (resource, method) = (call.resource.map_or(0, hash_name), call.method.map_or(0, hash_name));
+        let tags = [tag(resource, method), tag(resource, 0), tag(0, method), tag(0, 0)];
+        Self { tool: tool_tag(tool), tags, applicable }
     }
 }
 
@@ -48,143 +60,114 @@ pub(crate) fn hash_name(name: &str) -> u64 {
     SEED.hash_one(name)
 }
 
-fn tag(level: Level, resource: u64, method: u64) -> u32 {
-    let h = fold(u64::from(level.number()) ^ resource, 0x9E37_79B9_7F4A_7C15);
-    fold(h ^ method, 0xA076_1D64_78BD_642F) as u32
+/// The tag of a rule, or of what would select a call; 0 stands for a name that it lacks.
+fn tag(resource: u64, method: u64) -> u32 {
+    let wide = u128::from(resource ^ 0x9E37_79B9_7F4A_7C15) * u128::from(method ^ 0xA076_1D64_78BD_642F);
+    ((wide as u64) ^ ((wide >> 64) as u64)) as u32
 }
 
-const fn fold(a: u64, b: u64) -> u64 {
-    let wide = (a as u128).wrapping_mul(b as u128);
-    (wide as u64) ^ ((wide >> 64) as u64)
+fn tool_tag(hash: u64) -> u32 {
+    (hash >> 32) as u32
 }
 
-/// One rule: 16 bytes, besides its tag, id and share of the names.
+/// Where among `len` places something with this tag is expected.
+fn scale(tag: u32, len: usize) -> usize {
+    ((u64::from(tag) * len as u64) >> 32) as usize
+}
+
+/// The bit of a tag in [`Block::present`].
+fn bit(tag: u32) -> u64 {
+    1 << (tag >> 26)
+}
+
+/// One rule: 16 bytes, besides its id and its share of the names.
 struct Entry {
+    tag: u32,
     resource: NameRef,
     method: NameRef,
-    id_start: u32,
-    id_bytes: u16,
     level: Level,
     permission: Permission,
 }
 
 /// Where the rules of one tool stand, or of none.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Block {
+    /// The bits of its rules' tags: most selectors that have no rule are known by it alone.
+    present: u64,
+    tag: u32,
     tool: NameRef,
     start: u32,
     len: u32,
-    /// Bit `n - 1` is set when a rule stands on level `n`.
-    levels: u8,
+}
+
+impl Default for Block {
+    fn default() -> Self {
+        Self { present: 0, tag: u32::MAX, tool: NameRef::NONE, start: 0, len: 0 }
+    }
+}
+
+/// The blocks of the tools: sorted by tag, each at the place its tag is expected at, or soon after; the
+/// gaps are empty blocks.
+#[derive(Default)]
+struct Directory {
+    homes: u32,
+    slots: Vec<Block>,
 }
 
 /// A rule found by a look-up.
 #[derive(Clone, Copy)]
 pub(crate) struct Found<'r> {
     pub(crate) permission: Permission,
-    pub(crate) id: &'r str,
+    pub(crate) rule: RuleRef<'r>,
 }
 
-/// Two rules with the same selector; their positions.
-pub(crate) struct Duplicate {
-    pub(crate) first: usize,
-    pub(crate) second: usize,
+/// A rule in an index.
+#[derive(Clone, Copy)]
+pub(crate) struct RuleRef<'r> {
+    index: &'r Index,
+    at: u32,
+}
+
+impl<'r> RuleRef<'r> {
+    /// What the rule is called.
+    pub(crate) fn id(self) -> &'r str {
+        self.index.id(self.at as usize)
+    }
+}
+
+impl PartialEq for RuleRef<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.id() == other.id()
+    }
+}
+
+impl Eq for RuleRef<'_> {}
+
+impl fmt::Debug for RuleRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.id(), f)
+    }
+}
+
+impl Serialize for RuleRef<'_> {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        self.id().serialize(s)
+    }
 }
 
 /// The compiled rules of one scope.
 #[derive(Default)]
 pub(crate) struct Index {
-    directory: HashTable<Block>,
-    without_tool: Block,
-    tags: Vec<u32>,
+    directory: Directory,
     entries: Vec<Entry>,
     names: Names,
+    without_tool: Block,
+    /// The ids of the entries, in their order, and where each ends.
     ids: String,
-}
-
-/// A rule on its way into the index: the block it belongs to, its tag, its position in the input.
-struct Placed {
-    tool: NameRef,
-    tag: u32,
-    position: u32,
-    entry: Entry,
+    id_ends: Vec<u32>,
 }
 
 impl Index {
-    /// Compiles rules, which the caller has already picked to be of one scope.
-    pub(crate) fn compile<'a>(rules: impl ExactSizeIterator<Item = &'a Rule>) -> Result<Self, Duplicate> {
-        let mut index = Self::default();
-        let mut interner = HashTable::new();
-        let mut placed = Vec::with_capacity(rules.len());
-        for (position, rule) in rules.enumerate() {
-            placed.push(index.place(&mut interner, position, rule));
-        }
-        // Equal tags stay in input order, so that the second of two duplicates is the later one.
-        placed.sort_unstable_by_key(|p| (p.tool, p.tag, p.position));
-        index.fill(placed)?;
-        index.names.0.shrink_to_fit();
-        index.ids.shrink_to_fit();
-        Ok(index)
-    }
-
-    fn place(&mut self, interner: &mut HashTable<NameRef>, position: usize, rule: &Rule) -> Placed {
-        let level = rule.level();
-        let (tool, _) = self.names.intern(interner, rule.tool.as_deref());
-        let (resource, resource_hash) = self.names.intern(interner, rule.resource.as_deref());
-        let (method, method_hash) = self.names.intern(interner, rule.method.as_deref());
-        let id_start = narrow(self.ids.len());
-        match &rule.id {
-            Some(id) => self.ids.push_str(id),
-            None => self.ids.push_str(&rule.label()),
-        }
-        let id_bytes = self.ids.len() - id_start as usize;
-        let entry = Entry {
-            resource,
-            method,
-            id_start,
-            id_bytes: u16::try_from(id_bytes).unwrap_or(u16::MAX),
-            level,
-            permission: rule.permission.otherwise(),
-        };
-        Placed { tool, tag: tag(level, resource_hash, method_hash), position: narrow(position), entry }
-    }
-
-    /// Lays out what is sorted by block and tag.
-    fn fill(&mut self, placed: Vec<Placed>) -> Result<(), Duplicate> {
-        self.tags = placed.iter().map(|p| p.tag).collect();
-        for block in placed.chunk_by(|a, b| a.tool == b.tool) {
-            for same_tag in block.chunk_by(|a, b| a.tag == b.tag) {
-                refuse_duplicates(same_tag)?;
-            }
-        }
-        self.entries.reserve_exact(placed.len());
-        let mut block = Block::default();
-        for Placed { tool, entry, .. } in placed {
-            if tool != block.tool || self.entries.is_empty() {
-                self.close(block);
-                block = Block { tool, start: narrow(self.entries.len()), len: 0, levels: 0 };
-            }
-            block.len += 1;
-            block.levels |= bit(entry.level);
-            self.entries.push(entry);
-        }
-        self.close(block);
-        Ok(())
-    }
-
-    fn close(&mut self, block: Block) {
-        if block.len == 0 {
-            return;
-        }
-        if block.tool == NameRef::NONE {
-            self.without_tool = block;
-            return;
-        }
-        let names = &self.names;
-        let hash = |b: &Block| hash_name(names.get(b.tool));
-        self.directory.insert_unique(hash(&block), block, hash);
-    }
-
     /// The number of rules.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
@@ -198,7 +181,7 @@ impl Index {
         call: &Call<'_>,
         with_tool: bool,
     ) -> Option<(Level, Found<'_>)> {
-        let tool_block = if with_tool { self.tool_block(hashes.tool, call.tool) } else { None };
+        let tool_block = if with_tool { self.tool_block(hashes, call) } else { None };
         let [l1, l2, l3, l4, l5, l6, l7, l8] = Level::RULES;
         let named = tool_block.and_then(|block| self.first_in(block, [l1, l2, l3, l4], hashes, call));
         named.or_else(|| self.first_in(&self.without_tool, [l5, l6, l7, l8], hashes, call))
@@ -207,41 +190,51 @@ impl Index {
     fn first_in(
         &self,
         block: &Block,
-        levels: [Level; 4],
+        levels: [Level; SELECTORS],
         hashes: &Hashes,
         call: &Call<'_>,
     ) -> Option<(Level, Found<'_>)> {
-        levels.into_iter().find_map(|level| {
-            self.find_in(block, level, hashes.tag(level)?, call).map(|found| (level, found))
+        let [a, b, c, d] = hashes.tags.map(|tag| (block.present >> (tag >> 26)) as u8 & 1);
+        let candidates = (a | b << 1 | c << 2 | d << 3) & hashes.applicable;
+        (0..SELECTORS).zip(levels).zip(hashes.tags).find_map(|((n, level), tag)| {
+            if candidates & (1 << n) == 0 {
+                return None;
+            }
+            self.find_in(block, level, tag, call).map(|found| (level, found))
         })
     }
 
     /// The rule of `level` that selects this call.
     pub(crate) fn find(&self, level: Level, hashes: &Hashes, call: &Call<'_>) -> Option<Found<'_>> {
-        let block =
-            if level.names_tool() { self.tool_block(hashes.tool, call.tool)? } else { &self.without_tool };
-        self.find_in(block, level, hashes.tag(level)?, call)
+        let block = if level.names_tool() { self.tool_block(hashes, call)? } else { &self.without_tool };
+        let selector = usize::from(level.number() - 1) % SELECTORS;
+        if hashes.applicable & (1 << selector) == 0 {
+            return None;
+        }
+        self.find_in(block, level, *hashes.tags.get(selector)?, call)
     }
 
-    fn tool_block(&self, hash: u64, tool: &str) -> Option<&Block> {
-        self.directory.find(hash, |block| self.names.is(block.tool, tool))
+    fn tool_block(&self, hashes: &Hashes, call: &Call<'_>) -> Option<&Block> {
+        let Directory { homes, slots } = &self.directory;
+        let tag = hashes.tool;
+        slots
+            .get(scale(tag, *homes as usize)..)?
+            .iter()
+            .take_while(|block| block.len != 0 && block.tag <= tag)
+            .find(|block| block.tag == tag && self.names.is(block.tool, call.tool))
     }
 
     fn find_in(&self, block: &Block, level: Level, tag: u32, call: &Call<'_>) -> Option<Found<'_>> {
-        if block.levels & bit(level) == 0 {
-            return None;
-        }
-        let range = block.start as usize..(block.start + block.len) as usize;
-        let tags = self.tags.get(range.clone())?;
-        let first = if tags.len() <= SCAN_MAX {
-            tags.iter().position(|t| *t == tag)?
-        } else {
-            tags.partition_point(|t| *t < tag)
-        };
-        let run = tags.iter().skip(first).take_while(|t| **t == tag).count();
-        let entries = self.entries.get(range)?.get(first..first + run)?;
-        let entry = entries.iter().find(|entry| self.selects(entry, level, call))?;
-        Some(Found { permission: entry.permission, id: self.id(entry) })
+        let start = block.start as usize;
+        let entries = self.entries.get(start..start + block.len as usize)?;
+        let first = first_with(entries, tag);
+        let (at, entry) = entries
+            .iter()
+            .enumerate()
+            .skip(first)
+            .take_while(|(_, entry)| entry.tag == tag)
+            .find(|(_, entry)| self.selects(entry, level, call))?;
+        Some(Found { permission: entry.permission, rule: RuleRef { index: self, at: narrow(start + at) } })
     }
 
     fn selects(&self, entry: &Entry, level: Level, call: &Call<'_>) -> bool {
@@ -250,9 +243,10 @@ impl Index {
             && (!level.names_method() || call.method.is_some_and(|m| self.names.is(entry.method, m)))
     }
 
-    fn id(&self, entry: &Entry) -> &str {
-        let start = entry.id_start as usize;
-        self.ids.get(start..start + usize::from(entry.id_bytes)).unwrap_or("")
+    fn id(&self, at: usize) -> &str {
+        let end = |at: usize| self.id_ends.get(at).map_or(0, |end| *end as usize);
+        let start = at.checked_sub(1).map_or(0, end);
+        self.ids.get(start..end(at)).unwrap_or("")
     }
 
     /// The id of the rule that has the same selector as `rule`.
@@ -266,87 +260,33 @@ impl Index {
             resource: rule.resource.as_deref(),
             method: rule.method.as_deref(),
         };
-        self.find(rule.level(), &Hashes::of(&call, hash_name(call.tool)), &call).map(|found| found.id)
+        self.find(rule.level(), &Hashes::of(&call, hash_name(call.tool)), &call).map(|found| found.rule.id())
     }
 
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.directory.allocation_size()
-            + self.tags.capacity() * size_of::<u32>()
+        self.directory.slots.capacity() * size_of::<Block>()
             + self.entries.capacity() * size_of::<Entry>()
-            + self.names.0.capacity()
+            + self.names.heap_bytes()
             + self.ids.capacity()
+            + self.id_ends.capacity() * size_of::<u32>()
     }
 }
 
-const fn bit(level: Level) -> u8 {
-    1 << (level.number() - 1)
+/// Where the first entry with at least this tag stands, among entries sorted by tag.
+fn first_with(entries: &[Entry], tag: u32) -> usize {
+    let guess = scale(tag, entries.len());
+    let (before, after) = entries.split_at_checked(guess).unwrap_or((entries, &[]));
+    let back = before.iter().rev().take(NEAR).take_while(|entry| entry.tag >= tag).count();
+    let on = if back == 0 { after.iter().take(NEAR).take_while(|entry| entry.tag < tag).count() } else { 0 };
+    if back == NEAR || on == NEAR {
+        return entries.partition_point(|entry| entry.tag < tag);
+    }
+    guess - back + on
 }
 
 /// Positions and offsets of one scope fit into 32 bits: a scope that had more would not fit into a
 /// bundle. What does not fit finds nothing, it never finds something else.
 fn narrow(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
-}
-
-/// Refuses two rules with the same selector among those of one block with the same tag.
-fn refuse_duplicates(same_tag: &[Placed]) -> Result<(), Duplicate> {
-    let selector = |p: &Placed| (p.entry.level, p.entry.resource, p.entry.method);
-    for (i, second) in same_tag.iter().enumerate() {
-        let earlier = same_tag.iter().take(i).find(|first| selector(first) == selector(second));
-        if let Some(first) = earlier {
-            return Err(Duplicate { first: first.position as usize, second: second.position as usize });
-        }
-    }
-    Ok(())
-}
-
-/// A name in [`Names`]: where its length stands.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct NameRef(u32);
-
-impl NameRef {
-    /// No name: the rule does not select by this.
-    const NONE: Self = Self(u32::MAX);
-}
-
-impl Default for NameRef {
-    fn default() -> Self {
-        Self::NONE
-    }
-}
-
-/// The distinct names of a scope, end to end; each is two bytes of length and its text.
-#[derive(Default)]
-struct Names(Vec<u8>);
-
-impl Names {
-    fn intern(&mut self, interner: &mut HashTable<NameRef>, name: Option<&str>) -> (NameRef, u64) {
-        let Some(name) = name else { return (NameRef::NONE, 0) };
-        let hash = hash_name(name);
-        if let Some(known) = interner.find(hash, |at| self.is(*at, name)) {
-            return (*known, hash);
-        }
-        let at = NameRef(narrow(self.0.len()));
-        // A name has at most 1,024 bytes (`id::NAME_BYTES_MAX`).
-        let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
-        self.0.extend_from_slice(&length.to_le_bytes());
-        self.0.extend_from_slice(name.as_bytes());
-        interner.insert_unique(hash, at, |at| hash_name(self.get(*at)));
-        (at, hash)
-    }
-
-    fn is(&self, at: NameRef, name: &str) -> bool {
-        self.bytes(at) == name.as_bytes()
-    }
-
-    fn get(&self, at: NameRef) -> &str {
-        std::str::from_utf8(self.bytes(at)).unwrap_or("")
-    }
-
-    fn bytes(&self, at: NameRef) -> &[u8] {
-        let rest = self.0.get(at.0 as usize..).unwrap_or(&[]);
-        let Some((length, text)) = rest.split_first_chunk::<2>() else { return &[] };
-        text.get(..usize::from(u16::from_le_bytes(*length))).unwrap_or(&[])
-    }
 }

@@ -7,7 +7,7 @@ pub use explain::{Explanation, Outcome, Step};
 use serde::Serialize;
 
 use crate::call::Call;
-use crate::index::{Found, Hashes, Index, hash_name};
+use crate::index::{Found, Hashes, Index, RuleRef, hash_name};
 use crate::level::{Level, ResolvedFrom, RuleScope};
 use crate::rule::Permission;
 use crate::ruleset::{
@@ -43,7 +43,7 @@ use crate::tool::{ResourceUse, RiskLevel};
 pub struct Decision<'r> {
     permission: Permission,
     resolved_from: ResolvedFrom,
-    rule: Option<&'r str>,
+    rule: Option<RuleRef<'r>>,
     policy_version: u64,
     unregistered: bool,
     risk_level: RiskLevel,
@@ -71,7 +71,7 @@ impl<'r> Decision<'r> {
     /// The rule that matched, if one did.
     #[must_use]
     pub fn rule(&self) -> Option<&'r str> {
-        self.rule
+        self.rule.map(RuleRef::id)
     }
 
     /// The version of the policy that was asked.
@@ -124,12 +124,12 @@ pub enum ResolveError {
 #[derive(Clone, Copy)]
 struct Says<'r> {
     permission: Permission,
-    rule: Option<&'r str>,
+    rule: Option<RuleRef<'r>>,
 }
 
 impl<'r> From<Found<'r>> for Says<'r> {
     fn from(found: Found<'r>) -> Self {
-        Self { permission: found.permission, rule: Some(found.id) }
+        Self { permission: found.permission, rule: Some(found.rule) }
     }
 }
 
@@ -148,7 +148,7 @@ impl RuleSet {
     /// Decides a call; the tenant's rules must be in the set.
     pub fn resolve<'r>(&'r self, call: &Call<'_>) -> Result<Decision<'r>, ResolveError> {
         let tenant = self.loaded_tenant(call)?;
-        self.ask(call, tenant)?.decide()
+        self.ask(call, tenant).decide()
     }
 
     /// Decides a call with the tenant's rules given apart (from a cache). Whose rules they are is the
@@ -162,7 +162,7 @@ impl RuleSet {
         if !call.tenant.is_some_and(|tenant| self.has_tenant(tenant)) {
             return Err(ResolveError::UnknownTenant);
         }
-        self.ask(call, Some(&tenant_rules.0))?.decide()
+        self.ask(call, Some(&tenant_rules.0)).decide()
     }
 
     fn loaded_tenant<'r>(&'r self, call: &Call<'_>) -> Result<Option<&'r Index>, ResolveError> {
@@ -185,15 +185,11 @@ impl RuleSet {
         Ok(())
     }
 
-    fn ask<'r, 'c>(
-        &'r self,
-        call: &'c Call<'c>,
-        tenant: Option<&'r Index>,
-    ) -> Result<Question<'r, 'c>, ResolveError> {
-        self.speaks_for(call)?;
+    /// Of a call that [`RuleSet::speaks_for`].
+    fn ask<'r, 'c>(&'r self, call: &'c Call<'c>, tenant: Option<&'r Index>) -> Question<'r, 'c> {
         let hash = hash_name(call.tool);
         let tool = self.catalog.find(hash, call.tool).filter(|t| t.tool.audience.as_str() == call.audience);
-        Ok(Question { rules: self, tenant, tool, call, hashes: Hashes::of(call, hash) })
+        Question { rules: self, tenant, tool, call, hashes: Hashes::of(call, hash) }
     }
 }
 

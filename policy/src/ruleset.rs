@@ -370,7 +370,7 @@ fn check_guardrails(rules: &[Rule]) -> Result<(), CompileError> {
 }
 
 fn compile_index(rules: &[&Rule]) -> Result<Index, CompileError> {
-    Index::compile(rules.iter().copied()).map_err(|duplicate| {
+    Index::compile(rules).map_err(|duplicate| {
         let name = |at: usize| rules.get(at).map_or_else(String::new, |rule| numbered(at, rule));
         CompileError::DuplicateRule { first: name(duplicate.first), second: name(duplicate.second) }
     })

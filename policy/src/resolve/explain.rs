@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::{Decision, Question, ResolveError, Says};
 use crate::call::Call;
 use crate::id::Name;
-use crate::index::Index;
+use crate::index::{Index, RuleRef};
 use crate::level::{Level, ResolvedFrom, RuleScope};
 use crate::rule::Permission;
 use crate::ruleset::{FAIL_SAFE, RuleSet, TenantRules};
@@ -55,7 +55,7 @@ impl RuleSet {
     /// Decides a call and says what every gate and level found.
     pub fn explain<'r>(&'r self, call: &Call<'_>) -> Result<Explanation<'r>, ResolveError> {
         let tenant = self.loaded_tenant(call)?;
-        let question = self.ask(call, tenant)?;
+        let question = self.ask(call, tenant);
         let decision = question.decide()?;
         Ok(Explanation { trace: question.trace(&decision), decision })
     }
@@ -67,7 +67,7 @@ impl RuleSet {
         tenant_rules: &'r TenantRules,
     ) -> Result<Explanation<'r>, ResolveError> {
         let decision = self.resolve_with(call, tenant_rules)?;
-        let question = self.ask(call, Some(&tenant_rules.0))?;
+        let question = self.ask(call, Some(&tenant_rules.0));
         Ok(Explanation { trace: question.trace(&decision), decision })
     }
 }
@@ -91,7 +91,7 @@ impl<'r> Question<'r, '_> {
                     level: at.level().map(Level::number),
                     outcome,
                     permission: says.map(|s| s.permission),
-                    rule: says.and_then(|s| s.rule),
+                    rule: says.and_then(|s| s.rule).map(RuleRef::id),
                 }
             })
             .collect()
