@@ -42,6 +42,26 @@ impl Credential {
         self.key.principal()
     }
 
+    /// The same as a name.
+    pub(crate) fn principal_name(&self) -> Result<Name, ApiError> {
+        Name::new(self.principal()).map_err(|e| ApiError::internal(&e))
+    }
+
+    /// The tenants that the key reaches; `None`: all of the org's, and what has no tenant.
+    pub(crate) fn tenants(&self) -> Option<&[Name]> {
+        match &self.key.tenancy {
+            Tenancy::Org => None,
+            Tenancy::One(own) => Some(std::slice::from_ref(own)),
+            Tenancy::Some(own) => Some(own),
+        }
+    }
+
+    /// Whether it reaches what is of that tenant, or of none.
+    pub(crate) fn reaches(&self, tenant: Option<&str>) -> bool {
+        let names = |own: &[Name]| tenant.is_some_and(|tenant| own.iter().any(|o| o.as_str() == tenant));
+        self.tenants().is_none_or(names)
+    }
+
     /// The tenant of this request, which names `in_body` or `X-Tenant-Id` or neither. Selects among
     /// what the key has; never adds to it.
     pub(crate) fn tenant(&self, in_body: Option<&Name>) -> Result<Option<Name>, ApiError> {
@@ -186,7 +206,7 @@ impl ProxyIdentity {
         credential.require(&[KeyKind::Proxy], "The proxy protocol")?;
         let id = credential.key.proxy_id.clone().unwrap_or_default();
         let mut db = app.db.read().await?;
-        let proxy = store::proxies::by_id(&mut db, credential.org(), &id)
+        let proxy = store::one::<store::proxies::Proxy>(&mut db, credential.org(), &id)
             .await?
             .filter(|p| p.revoked_at.is_none())
             .ok_or_else(|| {

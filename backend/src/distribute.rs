@@ -208,7 +208,7 @@ impl Listener {
             },
         };
         let mut db = self.app.db.read().await?;
-        let proxy = store::proxies::by_id(&mut db, &self.proxy.org, &self.proxy.id).await?;
+        let proxy = store::one::<Proxy>(&mut db, &self.proxy.org, &self.proxy.id).await?;
         drop(db);
         if proxy.is_none_or(|p| p.revoked_at.is_some()) {
             return Ok(false);

@@ -149,9 +149,12 @@ pub(crate) fn decode_cursor(cursor: Option<&str>) -> Result<String, ApiError> {
     let Some(cursor) = cursor else { return Ok(String::new()) };
     oakallow_policy::canonical::unbase64url(cursor)
         .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or_else(|| {
-            ApiError::invalid_request("The cursor is not one of ours: use next_cursor as it came.")
-        })
+        .ok_or_else(foreign_cursor)
+}
+
+/// 400: nobody gave this cursor out.
+pub(crate) fn foreign_cursor() -> ApiError {
+    ApiError::invalid_request("The cursor is not one of ours: use next_cursor as it came.")
 }
 
 /// One page of a list.

@@ -79,30 +79,36 @@ fn router(app: Arc<App>) -> Router {
 
 /// What a management key sets up.
 fn configuration() -> Router<Arc<App>> {
+    use oakallow_policy::Category;
+    use routes::nouns::{list, show};
     use routes::{agents, categories, keys, kill_switches, rules, settings, tenants, tools};
+    use store::{agents::Agent, keys::Key, rules::Stored as Rule, tenants::Tenant};
     Router::new()
-        .route("/v1/tenants", get(tenants::list).post(tenants::create))
-        .route("/v1/tenants/{id}", get(tenants::show).patch(tenants::update).delete(tenants::delete))
-        .route("/v1/categories", get(categories::list).post(categories::create))
+        .route("/v1/tenants", get(list::<Tenant, tenants::Shown>).post(tenants::create))
+        .route(
+            "/v1/tenants/{id}",
+            get(show::<Tenant, tenants::Shown>).patch(tenants::update).delete(tenants::delete),
+        )
+        .route("/v1/categories", get(list::<Category, Category>).post(categories::create))
         .route(
             "/v1/categories/{name}",
-            get(categories::show).patch(categories::update).delete(categories::delete),
+            get(show::<Category, Category>).patch(categories::update).delete(categories::delete),
         )
         .route("/v1/tools", get(tools::list).post(tools::create))
         .route("/v1/tools/{name}", get(tools::show).patch(tools::update).delete(tools::delete))
         .route("/v1/rules", get(rules::list).post(rules::create).put(rules::replace))
         .route("/v1/rules/simulate", post(rules::simulate))
-        .route("/v1/rules/{id}", get(rules::show).patch(rules::update).delete(rules::delete))
+        .route("/v1/rules/{id}", get(show::<Rule, rules::Shown>).patch(rules::update).delete(rules::delete))
         .route(
             "/v1/kill-switches",
             get(kill_switches::list).put(kill_switches::on).delete(kill_switches::off),
         )
         .route("/v1/settings", get(settings::show).patch(settings::update))
-        .route("/v1/keys", get(keys::list).post(keys::create))
-        .route("/v1/keys/{id}", get(keys::show).delete(keys::revoke))
+        .route("/v1/keys", get(list::<Key, keys::Shown>).post(keys::create))
+        .route("/v1/keys/{id}", get(show::<Key, keys::Shown>).delete(keys::revoke))
         .route("/v1/keys/{id}/rotate", post(keys::rotate))
-        .route("/v1/agents", get(agents::list).post(agents::create))
-        .route("/v1/agents/{id}", get(agents::show).delete(agents::delete))
+        .route("/v1/agents", get(list::<Agent, agents::Shown>).post(agents::create))
+        .route("/v1/agents/{id}", get(show::<Agent, agents::Shown>).delete(agents::delete))
 }
 
 /// Decisions.
@@ -115,12 +121,14 @@ fn runtime() -> Router<Arc<App>> {
 
 /// The proxy protocol, and the fleet as the org sees it.
 fn fleet() -> Router<Arc<App>> {
+    use routes::nouns::{list, show};
     use routes::proxies;
+    use store::proxies::Proxy;
     Router::new()
-        .route("/v1/proxies", get(proxies::list))
+        .route("/v1/proxies", get(list::<Proxy, proxies::Shown>))
         .route("/v1/proxies/join-tokens", post(proxies::create_join_token))
         .route("/v1/proxies/enroll", post(proxies::enroll))
-        .route("/v1/proxies/{id}", get(proxies::show).delete(proxies::remove))
+        .route("/v1/proxies/{id}", get(show::<Proxy, proxies::Shown>).delete(proxies::remove))
         .route("/v1/proxies/{id}/bundle", get(proxies::bundle))
         .route("/v1/proxies/{id}/events", get(proxies::events))
         .route("/v1/proxies/{id}/heartbeat", post(proxies::heartbeat))

@@ -5,6 +5,7 @@ use oakallow_policy::id::{Kind, Name};
 use oakallow_policy::timestamp::rfc3339;
 use serde_json::{Map, Value};
 
+use crate::auth::Credential;
 use crate::state::App;
 use crate::store::{self, StoreError, Write};
 
@@ -31,12 +32,41 @@ impl<'a> Change<'a> {
         Self { kind, org, actor, tenant: None, tool: None, detail }
     }
 
+    /// A change that this credential makes.
+    pub(crate) fn by(who: &'a Credential, kind: EventType, detail: Value) -> Self {
+        Self::new(kind, who.org(), who.principal(), detail)
+    }
+
     pub(crate) fn tenant(self, tenant: Option<&'a Name>) -> Self {
         Self { tenant, ..self }
     }
 
     pub(crate) fn tool(self, tool: Option<&'a Name>) -> Self {
         Self { tool, ..self }
+    }
+
+    /// Makes a new policy version, and records it. `scope`: only that tenant's rules changed.
+    pub(crate) async fn announce(
+        self,
+        app: &App,
+        write: &mut Write,
+        scope: Option<&Name>,
+    ) -> Result<u64, StoreError> {
+        let version = write.bump(self.org, scope).await?;
+        self.record(app, write).await?;
+        Ok(version)
+    }
+
+    /// [`Change::announce`], and with that the change is done.
+    pub(crate) async fn publish(
+        self,
+        app: &App,
+        mut write: Write,
+        scope: Option<&Name>,
+    ) -> Result<u64, StoreError> {
+        let version = self.announce(app, &mut write, scope).await?;
+        write.commit().await?;
+        Ok(version)
     }
 
     /// Writes it in the transaction of the change itself.

@@ -6,7 +6,6 @@ use axum::extract::FromRequestParts;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE};
 use http::request::Parts;
 use oakallow_policy::id::Name;
-use oakallow_policy::wire::Tenancy;
 
 use crate::approvals::decide::Decider;
 use crate::auth::Credential;
@@ -46,12 +45,8 @@ impl Viewer {
         match credential.kind() {
             KeyKind::Approver => true,
             KeyKind::Standard | KeyKind::Agent => {
-                let within = match &credential.key.tenancy {
-                    Tenancy::Org => true,
-                    Tenancy::One(own) => approval.tenant.as_ref() == Some(own),
-                    Tenancy::Some(own) => approval.tenant.as_ref().is_some_and(|t| own.contains(t)),
-                };
-                within && approval.principal.as_str() == credential.principal()
+                credential.reaches(approval.tenant.as_deref())
+                    && approval.principal.as_str() == credential.principal()
             }
             KeyKind::Management | KeyKind::Tool | KeyKind::Proxy => false,
         }
@@ -62,12 +57,8 @@ impl Viewer {
         let Self::Key(credential) = self else { return Ok(()) };
         credential.require(&[KeyKind::Standard, KeyKind::Agent, KeyKind::Approver], "Reading approvals")?;
         if credential.kind() != KeyKind::Approver {
-            filter.principal = Some(Name::new(credential.principal()).map_err(|e| ApiError::internal(&e))?);
-            filter.within = match &credential.key.tenancy {
-                Tenancy::Org => None,
-                Tenancy::One(own) => Some(vec![own.clone()]),
-                Tenancy::Some(own) => Some(own.clone()),
-            };
+            filter.principal = Some(credential.principal_name()?);
+            filter.within = credential.tenants().map(<[Name]>::to_vec);
         }
         Ok(())
     }
@@ -97,8 +88,7 @@ impl Viewer {
             Self::Key(credential) => {
                 let mut db = app.db.read().await?;
                 let key = store::keys::by_hash(&mut db, &credential.key.hash).await?;
-                let now = app.now();
-                Ok(key.is_some_and(|k| k.revoked_at.is_none() && k.expires_at.is_none_or(|at| at > now)))
+                Ok(key.is_some_and(|key| key.is_in_force(app.now())))
             }
         }
     }

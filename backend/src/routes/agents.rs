@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::keys::{Grant, ShownOnce, TenancyKind, expiry, issue, owner_email, tenancy};
-use crate::answer::{Created, Json, created};
+use super::nouns::taken;
+use crate::answer::{Created, created};
 use crate::auth::Management;
 use crate::error::ApiError;
-use crate::extract::{Body, Page, PageParams, Params, Segment};
+use crate::extract::{Body, Segment};
 use crate::keys::KeyKind;
 use crate::record::Change;
 use crate::state::App;
@@ -83,17 +84,12 @@ pub(crate) async fn create(
         expires_at: expiry(&app, new.expires_at.as_deref())?,
     };
     let mut write = app.write().await?;
-    agents::insert(&mut write, who.org(), &agent).await.map_err(|e| {
-        if e.is_unique_violation() {
-            let detail = format!("The id `{}` is or was an agent's; ids are not given twice.", agent.id);
-            return ApiError::conflict("already_exists", detail);
-        }
-        e.into()
-    })?;
+    let taken =
+        |e| taken(e, || format!("The id `{}` is or was an agent's; ids are not given twice.", agent.id));
+    agents::insert(&mut write, who.org(), &agent).await.map_err(taken)?;
     let detail = json!({"id": agent.id, "name": agent.name, "owner": agent.owner});
-    Change::new(EventType::AgentCreated, who.org(), who.principal(), detail).record(&app, &mut write).await?;
+    Change::by(&who, EventType::AgentCreated, detail).announce(&app, &mut write, None).await?;
     let key = issue(&app, &mut write, &who, grant).await?;
-    write.bump(who.org(), None).await?;
     write.commit().await?;
     Ok(created(WithKey { agent: agent.into(), key }))
 }
@@ -107,29 +103,6 @@ fn refuse_reserved(id: &Name) -> Result<(), ApiError> {
         }
         None => Ok(()),
     }
-}
-
-/// `GET /v1/agents`
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    Management(who): Management,
-    Params(page): Params<PageParams>,
-) -> Result<Json<Page<Shown>>, ApiError> {
-    let mut db = app.db.read().await?;
-    let rows = agents::list(&mut db, who.org(), &page.after()?, page.fetch()).await?;
-    Ok(Json(Page::new(rows, page.limit(), |a| a.id.to_string()).map(Shown::from)))
-}
-
-/// `GET /v1/agents/{id}`
-pub(crate) async fn show(
-    State(app): State<Arc<App>>,
-    Management(who): Management,
-    id: Segment,
-) -> Result<Json<Shown>, ApiError> {
-    let id = id.name("agent")?;
-    let mut db = app.db.read().await?;
-    let agent = agents::by_id(&mut db, who.org(), &id).await?;
-    agent.map(|a| Json(a.into())).ok_or_else(|| ApiError::not_found("agent", &id))
 }
 
 /// `DELETE /v1/agents/{id}`: its keys stop working at once.
@@ -148,9 +121,7 @@ pub(crate) async fn delete(
     for key in &revoked {
         store::keys::revoke(&mut write, who.org(), key, now).await?;
     }
-    write.bump(who.org(), None).await?;
     let detail = json!({"id": id, "keys_revoked": revoked});
-    Change::new(EventType::AgentDeleted, who.org(), who.principal(), detail).record(&app, &mut write).await?;
-    write.commit().await?;
+    Change::by(&who, EventType::AgentDeleted, detail).publish(&app, write, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -20,7 +20,7 @@ use crate::answer::Json;
 use crate::auth::ProxyIdentity;
 use crate::drafts;
 use crate::error::ApiError;
-use crate::extract::{Body, Page, Params, Segment, decode_cursor, page_limit};
+use crate::extract::{Body, Page, Params, Segment, decode_cursor, foreign_cursor, page_limit};
 use crate::keys::KeyKind;
 use crate::ledger::{self, IngestError, ProxyChain};
 use crate::record;
@@ -153,9 +153,7 @@ fn before(cursor: Option<&str>) -> Result<Option<(UnixMs, i64)>, ApiError> {
     text.split_once('.')
         .and_then(|(time, position)| Some((time.parse().ok()?, position.parse().ok()?)))
         .map(Some)
-        .ok_or_else(|| {
-            ApiError::invalid_request("The cursor is not one of ours: use next_cursor as it came.")
-        })
+        .ok_or_else(foreign_cursor)
 }
 
 /// 403 unless this viewer reads the whole log: people and management keys do.

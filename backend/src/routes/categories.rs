@@ -9,13 +9,14 @@ use oakallow_policy::audit::EventType;
 use serde_json::{Value, json};
 
 use super::merge_patch;
+use super::nouns::{found, taken};
 use crate::answer::{Created, Json, created};
-use crate::auth::{Credential, Management};
+use crate::auth::Management;
 use crate::error::ApiError;
-use crate::extract::{Body, Page, PageParams, Params, Segment, checked};
+use crate::extract::{Body, Segment, checked};
 use crate::record::Change;
 use crate::state::App;
-use crate::store::{self, StoreError, Write, categories};
+use crate::store::{self, categories};
 
 /// `POST /v1/categories`; 409 when the name is taken.
 pub(crate) async fn create(
@@ -24,50 +25,10 @@ pub(crate) async fn create(
     Body(category): Body<Category>,
 ) -> Result<Created<Category>, ApiError> {
     let mut write = app.write().await?;
-    categories::insert(&mut write, who.org(), &category, app.now()).await.map_err(|e| {
-        if e.is_unique_violation() {
-            let detail = format!("There is a category `{}` already.", category.name);
-            return ApiError::conflict("already_exists", detail);
-        }
-        e.into()
-    })?;
-    changed(&app, write, &who, EventType::CategoryCreated, json!(category)).await?;
+    let taken = |e| taken(e, || format!("There is a category `{}` already.", category.name));
+    categories::insert(&mut write, who.org(), &category, app.now()).await.map_err(taken)?;
+    Change::by(&who, EventType::CategoryCreated, json!(category)).publish(&app, write, None).await?;
     Ok(created(category))
-}
-
-async fn changed(
-    app: &Arc<App>,
-    mut write: Write,
-    who: &Credential,
-    kind: EventType,
-    detail: Value,
-) -> Result<(), StoreError> {
-    write.bump(who.org(), None).await?;
-    Change::new(kind, who.org(), who.principal(), detail).record(app, &mut write).await?;
-    write.commit().await
-}
-
-/// `GET /v1/categories`
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    Management(who): Management,
-    Params(page): Params<PageParams>,
-) -> Result<Json<Page<Category>>, ApiError> {
-    let mut db = app.db.read().await?;
-    let rows = categories::list(&mut db, who.org(), &page.after()?, page.fetch()).await?;
-    Ok(Json(Page::new(rows, page.limit(), |c| c.name.to_string())))
-}
-
-/// `GET /v1/categories/{name}`
-pub(crate) async fn show(
-    State(app): State<Arc<App>>,
-    Management(who): Management,
-    name: Segment,
-) -> Result<Json<Category>, ApiError> {
-    let name = name.name("category")?;
-    let mut db = app.db.read().await?;
-    let category = categories::by_name(&mut db, who.org(), &name).await?;
-    category.map(Json).ok_or_else(|| ApiError::not_found("category", &name))
 }
 
 /// `PATCH /v1/categories/{name}`: its default permission; the name stays.
@@ -79,9 +40,7 @@ pub(crate) async fn update(
 ) -> Result<Json<Category>, ApiError> {
     let name = name.name("category")?;
     let mut write = app.write().await?;
-    let category = categories::by_name(&mut write, who.org(), &name)
-        .await?
-        .ok_or_else(|| ApiError::not_found("category", &name))?;
+    let category: Category = found(&mut write, who.org(), &name).await?;
     let mut merged = json!(category);
     merge_patch(&mut merged, patch);
     let category: Category = checked(merged)?;
@@ -89,7 +48,7 @@ pub(crate) async fn update(
         return Err(ApiError::invalid_value("/name", "A category keeps its name: make another one."));
     }
     categories::update(&mut write, who.org(), &category, app.now()).await?;
-    changed(&app, write, &who, EventType::CategoryUpdated, json!(category)).await?;
+    Change::by(&who, EventType::CategoryUpdated, json!(category)).publish(&app, write, None).await?;
     Ok(Json(category))
 }
 
@@ -108,6 +67,6 @@ pub(crate) async fn delete(
     if !categories::delete(&mut write, who.org(), &name).await? {
         return Err(ApiError::not_found("category", &name));
     }
-    changed(&app, write, &who, EventType::CategoryDeleted, json!({"name": name})).await?;
+    Change::by(&who, EventType::CategoryDeleted, json!({"name": name})).publish(&app, write, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -13,12 +13,12 @@ use serde_json::Map;
 use crate::answer::Json;
 use crate::auth::Runtime;
 use crate::error::ApiError;
-use crate::extract::{Body, Page, Params, decode_cursor, page_limit};
+use crate::extract::{Body, Page, Params, decode_cursor, foreign_cursor, page_limit};
 use crate::keys::KeyKind;
 use crate::record;
 use crate::state::App;
 use crate::store::audit::{self, StoredEvent};
-use crate::store::executions::{self, Filter, Issued};
+use crate::store::executions::{self, Filter, Issued, Own};
 use crate::viewer::Viewer;
 
 /// How an execution ended.
@@ -185,9 +185,7 @@ pub(crate) async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<Page<ExecutionView>>, ApiError> {
     let cursor = decode_cursor(params.cursor.as_deref())?;
-    let before = (!cursor.is_empty()).then(|| cursor.parse()).transpose().map_err(|_| {
-        ApiError::invalid_request("The cursor is not one of ours: use next_cursor as it came.")
-    })?;
+    let before = (!cursor.is_empty()).then(|| cursor.parse()).transpose().map_err(|_| foreign_cursor())?;
     let filter = Filter { tool: params.tool, tenant: params.tenant, own: own(&viewer)?, before };
     let limit = page_limit(params.limit);
     let mut db = app.db.read().await?;
@@ -198,11 +196,13 @@ pub(crate) async fn list(
 }
 
 /// Whose executions this viewer may see; `None`: everybody's.
-fn own(viewer: &Viewer) -> Result<Option<(String, oakallow_policy::wire::Tenancy)>, ApiError> {
+fn own(viewer: &Viewer) -> Result<Option<Own>, ApiError> {
     let Viewer::Key(credential) = viewer else { return Ok(None) };
     credential.require(&[KeyKind::Management, KeyKind::Standard, KeyKind::Agent], "Reading executions")?;
-    Ok((credential.kind() != KeyKind::Management)
-        .then(|| (credential.principal().to_owned(), credential.key.tenancy.clone())))
+    Ok((credential.kind() != KeyKind::Management).then(|| Own {
+        principal: credential.principal().to_owned(),
+        within: credential.tenants().map(<[Name]>::to_vec),
+    }))
 }
 
 fn shown(stored: &StoredEvent) -> Result<ExecutionView, ApiError> {

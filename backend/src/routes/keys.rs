@@ -13,14 +13,15 @@ use serde_json::json;
 use sqlx::SqliteConnection;
 
 use super::tenant_must_exist;
-use crate::answer::{Created, Json, created};
+use crate::answer::{Created, created};
 use crate::auth::{Credential, Management};
 use crate::bootstrap::normal_email;
 use crate::error::ApiError;
-use crate::extract::{Body, Page, PageParams, Params, Segment};
+use crate::extract::{Body, Segment};
 use crate::keys::{KeyKind, NewSecret};
 use crate::record::Change;
 use crate::state::App;
+use crate::store::agents::Agent;
 use crate::store::keys::{self, Key};
 use crate::store::{self, Write};
 
@@ -152,7 +153,7 @@ pub(crate) async fn create(
     let grant = grant(&app, &who, new)?;
     let mut write = app.write().await?;
     if let Some(agent) = &grant.agent
-        && store::agents::by_id(&mut write, who.org(), agent).await?.is_none()
+        && store::one::<Agent>(&mut write, who.org(), agent).await?.is_none()
     {
         let detail = format!("There is no agent `{agent}`: create it with POST /v1/agents.");
         return Err(ApiError::invalid_value("/agent_id", detail));
@@ -264,11 +265,11 @@ pub(crate) async fn issue(
     };
     keys::insert(write, &key).await?;
     // With the agent's owner, and without the hash.
-    let key = keys::by_id(write, who.org(), &key.id)
+    let key = store::one::<Key>(write, who.org(), &key.id)
         .await?
         .ok_or_else(|| ApiError::internal(&"the key that was just written is not there"))?;
     let shown = Shown::from(key);
-    Change::new(EventType::KeyCreated, who.org(), who.principal(), json!(shown)).record(app, write).await?;
+    Change::by(who, EventType::KeyCreated, json!(shown)).record(app, write).await?;
     Ok(ShownOnce { key: secret.secret, shown })
 }
 
@@ -288,28 +289,6 @@ async fn tenants_must_exist(
     Ok(())
 }
 
-/// `GET /v1/keys`: revoked ones too.
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    Management(who): Management,
-    Params(page): Params<PageParams>,
-) -> Result<Json<Page<Shown>>, ApiError> {
-    let mut db = app.db.read().await?;
-    let rows = keys::list(&mut db, who.org(), &page.after()?, page.fetch()).await?;
-    Ok(Json(Page::new(rows, page.limit(), |k| k.id.clone()).map(Shown::from)))
-}
-
-/// `GET /v1/keys/{id}`
-pub(crate) async fn show(
-    State(app): State<Arc<App>>,
-    Management(who): Management,
-    Segment(id): Segment,
-) -> Result<Json<Shown>, ApiError> {
-    let mut db = app.db.read().await?;
-    let key = keys::by_id(&mut db, who.org(), &id).await?;
-    key.map(|k| Json(k.into())).ok_or_else(|| ApiError::not_found("key", &id))
-}
-
 /// `DELETE /v1/keys/{id}`: it stops working at once.
 pub(crate) async fn revoke(
     State(app): State<Arc<App>>,
@@ -320,11 +299,7 @@ pub(crate) async fn revoke(
     if !keys::revoke(&mut write, who.org(), &id, app.now()).await? {
         return Err(ApiError::not_found("key in force", &id));
     }
-    write.bump(who.org(), None).await?;
-    Change::new(EventType::KeyRevoked, who.org(), who.principal(), json!({"id": id}))
-        .record(&app, &mut write)
-        .await?;
-    write.commit().await?;
+    Change::by(&who, EventType::KeyRevoked, json!({"id": id})).publish(&app, write, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -349,9 +324,9 @@ pub(crate) async fn rotate(
     }
     let now = app.now();
     let mut write = app.write().await?;
-    let old = keys::by_id(&mut write, who.org(), &id)
+    let old = store::one::<Key>(&mut write, who.org(), &id)
         .await?
-        .filter(|k| k.revoked_at.is_none() && k.expires_at.is_none_or(|at| at > now))
+        .filter(|key| key.is_in_force(now))
         .ok_or_else(|| ApiError::not_found("key in force", &id))?;
     if matches!(old.kind, KeyKind::Approver | KeyKind::Proxy) {
         let detail = format!("A {} key is not made with a management key.", old.kind.as_str());
@@ -370,8 +345,6 @@ pub(crate) async fn rotate(
     let ends = now + u64::from(asked.overlap_s) * 1000;
     keys::expire_at(&mut write, who.org(), &old.id, ends).await?;
     let detail = json!({"id": old.id, "expires_at": rfc3339(ends), "replaced_by": made.shown.id});
-    Change::new(EventType::KeyRevoked, who.org(), who.principal(), detail).record(&app, &mut write).await?;
-    write.bump(who.org(), None).await?;
-    write.commit().await?;
+    Change::by(&who, EventType::KeyRevoked, detail).publish(&app, write, None).await?;
     Ok(created(made))
 }

@@ -108,12 +108,9 @@ pub(crate) async fn on(
     };
     let mut write = app.write().await?;
     if kill_switches::on(&mut write, who.org(), &stored).await? {
-        write.bump(who.org(), None).await?;
         let (scope, id) = kill_switches::key(&stored.switch);
         let detail = json!({"scope": scope, "id": id, "reason": stored.reason});
-        Change::new(EventType::KillSwitchOn, who.org(), who.principal(), detail)
-            .record(&app, &mut write)
-            .await?;
+        Change::by(&who, EventType::KillSwitchOn, detail).announce(&app, &mut write, None).await?;
     }
     let rows = kill_switches::list(&mut write, who.org()).await?;
     write.commit().await?;
@@ -132,10 +129,7 @@ pub(crate) async fn off(
     if !kill_switches::off(&mut write, who.org(), &switch).await? {
         return Err(ApiError::not_found("kill switch that is on for", &format!("{scope} {id}")));
     }
-    write.bump(who.org(), None).await?;
-    Change::new(EventType::KillSwitchOff, who.org(), who.principal(), json!({"scope": scope, "id": id}))
-        .record(&app, &mut write)
-        .await?;
-    write.commit().await?;
+    let detail = json!({"scope": scope, "id": id});
+    Change::by(&who, EventType::KillSwitchOff, detail).publish(&app, write, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -8,6 +8,7 @@ pub(crate) mod executions;
 pub(crate) mod health;
 pub(crate) mod keys;
 pub(crate) mod kill_switches;
+pub(crate) mod nouns;
 pub(crate) mod permissions;
 pub(crate) mod proxies;
 pub(crate) mod rules;
@@ -20,7 +21,7 @@ use oakallow_policy::id::Name;
 use sqlx::SqliteConnection;
 
 use crate::error::ApiError;
-use crate::store;
+use crate::store::{self, tenants::Tenant};
 
 /// 422 unless the org has that tenant; `pointer` is where the request names it.
 async fn tenant_must_exist(
@@ -29,7 +30,7 @@ async fn tenant_must_exist(
     tenant: &Name,
     pointer: &str,
 ) -> Result<(), ApiError> {
-    match store::tenants::by_id(db, org, tenant).await? {
+    match store::one::<Tenant>(db, org, tenant).await? {
         Some(_) => Ok(()),
         None => Err(ApiError::invalid_value(pointer, format!("There is no tenant `{tenant}` in this org."))),
     }

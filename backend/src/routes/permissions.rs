@@ -27,22 +27,18 @@ use crate::store::{self, Write};
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CallFields {
-    tool_name: Name,
+    pub(crate) tool_name: Name,
     #[serde(default)]
-    tenant_id: Option<Name>,
+    pub(crate) tenant_id: Option<Name>,
     #[serde(default)]
-    resource_id: Option<Name>,
+    pub(crate) resource_id: Option<Name>,
     #[serde(default)]
-    method: Option<Name>,
+    pub(crate) method: Option<Name>,
     #[serde(default)]
-    audience: Option<Name>,
+    pub(crate) audience: Option<Name>,
 }
 
 impl CallFields {
-    pub(crate) fn tenant_id(&self) -> Option<&Name> {
-        self.tenant_id.as_ref()
-    }
-
     /// The call. The audience is the registered tool's own when the request names none.
     pub(crate) fn names(
         self,
@@ -157,7 +153,7 @@ async fn decide(app: &Arc<App>, who: &Credential, asked: Check) -> Result<(Answe
         return Err(ApiError::forbidden("explain_not_allowed", detail));
     }
     let tenant = who.tenant(asked.tenant_id.as_ref())?;
-    let principal = Name::new(who.principal()).map_err(|e| ApiError::internal(&e))?;
+    let principal = who.principal_name()?;
     let policy = app.rulesets.policy(app, who.org(), tenant.as_ref()).await?;
     let fields = CallFields {
         tool_name: asked.tool_name,

@@ -21,7 +21,7 @@ use crate::answer::{Created, Json, created};
 use crate::auth::{Management, ProxyIdentity};
 use crate::distribute::{self, JOIN_TOKEN_MS};
 use crate::error::ApiError;
-use crate::extract::{Body, Page, PageParams, Params, Segment};
+use crate::extract::{Body, Params, Segment};
 use crate::keys::{self, JOIN_PREFIX, KeyKind, NewSecret};
 use crate::record::Change;
 use crate::state::App;
@@ -77,7 +77,7 @@ pub(crate) async fn create_join_token(
     proxies::insert_join(&mut write, &token).await?;
     let detail = json!({"kind": "join", "prefix": secret.prefix, "audiences": token.audiences,
         "tenants": token.tenants});
-    Change::new(EventType::KeyCreated, who.org(), who.principal(), detail).record(&app, &mut write).await?;
+    Change::by(&who, EventType::KeyCreated, detail).record(&app, &mut write).await?;
     write.commit().await?;
     Ok(created(JoinTokenShown { join_token: secret.secret, expires_at: rfc3339(token.expires_at) }))
 }
@@ -217,6 +217,7 @@ pub(crate) async fn heartbeat(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// A proxy of the fleet, with what it last said of itself.
 #[derive(Serialize)]
 pub(crate) struct Shown {
     id: String,
@@ -249,28 +250,6 @@ impl From<Proxy> for Shown {
     }
 }
 
-/// `GET /v1/proxies`: the fleet, with what each last said of itself.
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    Management(who): Management,
-    Params(page): Params<PageParams>,
-) -> Result<Json<Page<Shown>>, ApiError> {
-    let mut db = app.db.read().await?;
-    let rows = proxies::list(&mut db, who.org(), &page.after()?, page.fetch()).await?;
-    Ok(Json(Page::new(rows, page.limit(), |p| p.id.clone()).map(Shown::from)))
-}
-
-/// `GET /v1/proxies/{id}`
-pub(crate) async fn show(
-    State(app): State<Arc<App>>,
-    Management(who): Management,
-    Segment(id): Segment,
-) -> Result<Json<Shown>, ApiError> {
-    let mut db = app.db.read().await?;
-    let proxy = proxies::by_id(&mut db, who.org(), &id).await?;
-    proxy.map(|p| Json(p.into())).ok_or_else(|| ApiError::not_found("proxy", &id))
-}
-
 /// `DELETE /v1/proxies/{id}`: its key stops working and its stream ends.
 pub(crate) async fn remove(
     State(app): State<Arc<App>>,
@@ -281,11 +260,7 @@ pub(crate) async fn remove(
     if !proxies::revoke(&mut write, who.org(), &id, app.now()).await? {
         return Err(ApiError::not_found("proxy", &id));
     }
-    // Wakes its stream, which then ends.
-    write.bump(who.org(), None).await?;
-    Change::new(EventType::ProxyRemoved, who.org(), who.principal(), json!({"id": id}))
-        .record(&app, &mut write)
-        .await?;
-    write.commit().await?;
+    // The new version wakes its stream, which then ends.
+    Change::by(&who, EventType::ProxyRemoved, json!({"id": id})).publish(&app, write, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
+use super::nouns::found;
 use super::{merge_patch, tenant_must_exist};
 use crate::answer::{Created, Json, created};
 use crate::auth::{Credential, Management};
@@ -63,8 +64,7 @@ pub(crate) async fn create(
     }
     refuse_duplicate(&mut write, who.org(), &stored).await?;
     rules::insert(&mut write, who.org(), &stored).await?;
-    changed(&app, write, &who, (EventType::RuleCreated, stored.rule.tenant.as_ref(), json!(stored.rule)))
-        .await?;
+    changed(&app, write, &who, (EventType::RuleCreated, &stored.rule)).await?;
     Ok(created(stored.into()))
 }
 
@@ -103,17 +103,15 @@ async fn refuse_duplicate(db: &mut SqliteConnection, org: &Name, stored: &Stored
     }
 }
 
-/// Version, event, commit. The tenant is the scope that changed.
+/// One rule changed; its tenant is the scope that changed.
 async fn changed(
     app: &Arc<App>,
-    mut write: Write,
+    write: Write,
     who: &Credential,
-    (kind, tenant, detail): (EventType, Option<&Name>, Value),
+    (kind, rule): (EventType, &Rule),
 ) -> Result<u64, StoreError> {
-    let version = write.bump(who.org(), tenant).await?;
-    Change::new(kind, who.org(), who.principal(), detail).tenant(tenant).record(app, &mut write).await?;
-    write.commit().await?;
-    Ok(version)
+    let tenant = rule.tenant.as_ref();
+    Change::by(who, kind, json!(rule)).tenant(tenant).publish(app, write, tenant).await
 }
 
 #[derive(Deserialize)]
@@ -154,17 +152,6 @@ pub(crate) async fn list(
     Ok(Json(Page::new(rows, limit, |r| r.id.clone()).map(Shown::from)))
 }
 
-/// `GET /v1/rules/{id}`
-pub(crate) async fn show(
-    State(app): State<Arc<App>>,
-    Management(who): Management,
-    Segment(id): Segment,
-) -> Result<Json<Shown>, ApiError> {
-    let mut db = app.db.read().await?;
-    let stored = rules::by_id(&mut db, who.org(), &id).await?;
-    stored.map(|s| Json(s.into())).ok_or_else(|| ApiError::not_found("rule", &id))
-}
-
 /// `PATCH /v1/rules/{id}`: a merge patch; id and scope stay.
 pub(crate) async fn update(
     State(app): State<Arc<App>>,
@@ -173,8 +160,7 @@ pub(crate) async fn update(
     Body(patch): Body<Value>,
 ) -> Result<Json<Shown>, ApiError> {
     let mut write = app.write().await?;
-    let old =
-        rules::by_id(&mut write, who.org(), &id).await?.ok_or_else(|| ApiError::not_found("rule", &id))?;
+    let old: Stored = found(&mut write, who.org(), &id).await?;
     let mut merged = json!(old.rule);
     merge_patch(&mut merged, patch);
     let rule: Rule = checked(merged)?;
@@ -186,8 +172,7 @@ pub(crate) async fn update(
     let stored = Stored { rule, updated_at: app.now(), ..old };
     refuse_duplicate(&mut write, who.org(), &stored).await?;
     rules::update(&mut write, who.org(), &stored).await?;
-    changed(&app, write, &who, (EventType::RuleUpdated, stored.rule.tenant.as_ref(), json!(stored.rule)))
-        .await?;
+    changed(&app, write, &who, (EventType::RuleUpdated, &stored.rule)).await?;
     Ok(Json(stored.into()))
 }
 
@@ -198,10 +183,9 @@ pub(crate) async fn delete(
     Segment(id): Segment,
 ) -> Result<StatusCode, ApiError> {
     let mut write = app.write().await?;
-    let old =
-        rules::by_id(&mut write, who.org(), &id).await?.ok_or_else(|| ApiError::not_found("rule", &id))?;
+    let old: Stored = found(&mut write, who.org(), &id).await?;
     rules::delete(&mut write, who.org(), &id).await?;
-    changed(&app, write, &who, (EventType::RuleDeleted, old.rule.tenant.as_ref(), json!(old.rule))).await?;
+    changed(&app, write, &who, (EventType::RuleDeleted, &old.rule)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -243,7 +227,8 @@ pub(crate) async fn replace(
     }
     let all: Vec<&Rule> = stored.iter().map(|s| &s.rule).collect();
     let detail = json!({"before": removed, "after": stored.len(), "rules": all});
-    let version = changed(&app, write, &who, (EventType::RuleReplaced, tenant, detail)).await?;
+    let change = Change::by(&who, EventType::RuleReplaced, detail).tenant(tenant);
+    let version = change.publish(&app, write, tenant).await?;
     let rules = stored.into_iter().map(Shown::from).collect();
     Ok(Json(Replaced { tenant_id: wanted.tenant_id, policy_version: version, rules }))
 }
@@ -314,9 +299,9 @@ pub(crate) async fn simulate(
     let org = who.org();
     let principal = match asked.principal {
         Some(principal) => principal,
-        None => Name::new(who.principal()).map_err(|e| ApiError::internal(&e))?,
+        None => who.principal_name()?,
     };
-    let tenant = asked.call.tenant_id().cloned();
+    let tenant = asked.call.tenant_id.clone();
     let policy = app.rulesets.policy(&app, org, tenant.as_ref()).await?;
     let call = asked.call.names(&policy, org, principal, tenant.clone());
     let now = policy.decide(&call).map_err(|e| undecided(&e))?;

@@ -56,10 +56,7 @@ pub(crate) async fn update(
         unbound_tokens_high_risk: patch.unbound_tokens_high_risk.unwrap_or(old.unbound_tokens_high_risk),
     };
     orgs::set_settings(&mut write, who.org(), &new).await?;
-    write.bump(who.org(), None).await?;
-    Change::new(EventType::SettingsUpdated, who.org(), who.principal(), json!({"before": old, "after": new}))
-        .record(&app, &mut write)
-        .await?;
-    write.commit().await?;
+    let detail = json!({"before": old, "after": new});
+    Change::by(&who, EventType::SettingsUpdated, detail).publish(&app, write, None).await?;
     Ok(Json(new))
 }

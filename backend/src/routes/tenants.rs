@@ -10,10 +10,11 @@ use oakallow_policy::timestamp::rfc3339;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::nouns::{found, taken};
 use crate::answer::{Created, Json, created};
 use crate::auth::Management;
 use crate::error::ApiError;
-use crate::extract::{Body, Page, PageParams, Params, Segment};
+use crate::extract::{Body, Segment};
 use crate::record::Change;
 use crate::state::App;
 use crate::store::tenants::{self, Tenant};
@@ -61,22 +62,13 @@ pub(crate) async fn create(
     let name = new.name.unwrap_or_else(|| new.id.to_string());
     let tenant = Tenant { id: new.id, name: checked_name(&name)?, created_at: now, updated_at: now };
     let mut write = app.write().await?;
-    let version = write.bump(who.org(), None).await?;
-    tenants::insert(&mut write, who.org(), &tenant, version).await.map_err(|e| taken(e, &tenant.id))?;
     let detail = json!({"id": tenant.id, "name": tenant.name});
-    Change::new(EventType::TenantCreated, who.org(), who.principal(), detail)
-        .tenant(Some(&tenant.id))
-        .record(&app, &mut write)
-        .await?;
+    let change = Change::by(&who, EventType::TenantCreated, detail).tenant(Some(&tenant.id));
+    let version = change.announce(&app, &mut write, None).await?;
+    let taken = |e| taken(e, || format!("There is a tenant `{}` already.", tenant.id));
+    tenants::insert(&mut write, who.org(), &tenant, version).await.map_err(taken)?;
     write.commit().await?;
     Ok(created(tenant.into()))
-}
-
-fn taken(error: crate::store::StoreError, id: &Name) -> ApiError {
-    if error.is_unique_violation() {
-        return ApiError::conflict("already_exists", format!("There is a tenant `{id}` already."));
-    }
-    error.into()
 }
 
 fn checked_name(name: &str) -> Result<String, ApiError> {
@@ -84,29 +76,6 @@ fn checked_name(name: &str) -> Result<String, ApiError> {
         Ok(name) => Ok(name.to_string()),
         Err(e) => Err(ApiError::invalid_value("/name", format!("{e}."))),
     }
-}
-
-/// `GET /v1/tenants`
-pub(crate) async fn list(
-    State(app): State<Arc<App>>,
-    Management(who): Management,
-    Params(page): Params<PageParams>,
-) -> Result<Json<Page<Shown>>, ApiError> {
-    let mut db = app.db.read().await?;
-    let rows = tenants::list(&mut db, who.org(), &page.after()?, page.fetch()).await?;
-    Ok(Json(Page::new(rows, page.limit(), |t| t.id.to_string()).map(Shown::from)))
-}
-
-/// `GET /v1/tenants/{id}`
-pub(crate) async fn show(
-    State(app): State<Arc<App>>,
-    Management(who): Management,
-    id: Segment,
-) -> Result<Json<Shown>, ApiError> {
-    let name = id.name("tenant")?;
-    let mut db = app.db.read().await?;
-    let tenant = tenants::by_id(&mut db, who.org(), &name).await?;
-    tenant.map(|t| Json(t.into())).ok_or_else(|| ApiError::not_found("tenant", &name))
 }
 
 /// `PATCH /v1/tenants/{id}`: its name; the id stays.
@@ -118,14 +87,12 @@ pub(crate) async fn update(
 ) -> Result<Json<Shown>, ApiError> {
     let id = id.name("tenant")?;
     let mut write = app.write().await?;
-    let mut tenant = tenants::by_id(&mut write, who.org(), &id)
-        .await?
-        .ok_or_else(|| ApiError::not_found("tenant", &id))?;
+    let mut tenant: Tenant = found(&mut write, who.org(), &id).await?;
     tenant.name = checked_name(&patch.name)?;
     tenant.updated_at = app.now();
     tenants::rename(&mut write, who.org(), &tenant).await?;
     let detail = json!({"id": tenant.id, "name": tenant.name});
-    Change::new(EventType::TenantUpdated, who.org(), who.principal(), detail)
+    Change::by(&who, EventType::TenantUpdated, detail)
         .tenant(Some(&tenant.id))
         .record(&app, &mut write)
         .await?;
@@ -144,11 +111,7 @@ pub(crate) async fn delete(
     if !tenants::delete(&mut write, who.org(), &id).await? {
         return Err(ApiError::not_found("tenant", &id));
     }
-    write.bump(who.org(), None).await?;
-    Change::new(EventType::TenantDeleted, who.org(), who.principal(), json!({"id": id}))
-        .tenant(Some(&id))
-        .record(&app, &mut write)
-        .await?;
-    write.commit().await?;
+    let change = Change::by(&who, EventType::TenantDeleted, json!({"id": id})).tenant(Some(&id));
+    change.publish(&app, write, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }

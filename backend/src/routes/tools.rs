@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use http::StatusCode;
-use oakallow_policy::Tool;
 use oakallow_policy::audit::EventType;
 use oakallow_policy::canonical::hex;
 use oakallow_policy::id::Name;
 use oakallow_policy::ruleset::APPROVAL_TIMEOUT_S;
 use oakallow_policy::timestamp::rfc3339;
+use oakallow_policy::{Category, Tool};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
 use super::merge_patch;
+use super::nouns::found;
 use crate::answer::{Created, Json, created};
 use crate::auth::{Credential, Management};
 use crate::error::ApiError;
@@ -23,7 +24,7 @@ use crate::record::Change;
 use crate::schema;
 use crate::state::App;
 use crate::store::tools::{self, Status, Stored};
-use crate::store::{self, StoreError, Write};
+use crate::store::{self, Write};
 
 #[derive(Serialize)]
 pub(crate) struct Shown {
@@ -60,7 +61,7 @@ pub(crate) async fn create(
 ) -> Result<Created<Shown>, ApiError> {
     check_values(&tool)?;
     let mut write = app.write().await?;
-    let known = tools::by_name(&mut write, who.org(), &tool.name).await?;
+    let known = store::one::<Stored>(&mut write, who.org(), &tool.name).await?;
     if known.is_some_and(|known| known.status == Status::Active) {
         let detail = format!("There is a tool `{}` already: change it with PATCH.", tool.name);
         return Err(ApiError::conflict("already_exists", detail));
@@ -99,31 +100,20 @@ async fn put(
 ) -> Result<Stored, ApiError> {
     category_must_exist(write, who.org(), tool).await?;
     tools::put(write, who.org(), tool, app.now()).await?;
-    changed(app, write, who, &tool.name, (kind, json!(tool))).await?;
-    let stored = tools::by_name(write, who.org(), &tool.name).await?;
+    Change::by(who, kind, json!(tool)).tool(Some(&tool.name)).announce(app, write, None).await?;
+    let stored = store::one(write, who.org(), &tool.name).await?;
     stored.ok_or_else(|| ApiError::internal(&"the tool that was just written is not there"))
 }
 
 async fn category_must_exist(db: &mut SqliteConnection, org: &Name, tool: &Tool) -> Result<(), ApiError> {
     let Some(category) = &tool.category else { return Ok(()) };
-    match store::categories::by_name(db, org, category).await? {
+    match store::one::<Category>(db, org, category).await? {
         Some(_) => Ok(()),
         None => Err(ApiError::invalid_value(
             "/category",
             format!("There is no category `{category}`: create it with POST /v1/categories."),
         )),
     }
-}
-
-async fn changed(
-    app: &Arc<App>,
-    write: &mut Write,
-    who: &Credential,
-    tool: &Name,
-    (kind, detail): (EventType, Value),
-) -> Result<(), StoreError> {
-    write.bump(who.org(), None).await?;
-    Change::new(kind, who.org(), who.principal(), detail).tool(Some(tool)).record(app, write).await
 }
 
 #[derive(Deserialize)]
@@ -160,8 +150,8 @@ pub(crate) async fn show(
 ) -> Result<Json<Shown>, ApiError> {
     let name = name.name("tool")?;
     let mut db = app.db.read().await?;
-    let stored = tools::by_name(&mut db, who.org(), &name).await?;
-    Ok(Json(stored.ok_or_else(|| ApiError::not_found("tool", &name))?.try_into()?))
+    let stored: Stored = found(&mut db, who.org(), &name).await?;
+    Ok(Json(stored.try_into()?))
 }
 
 /// `PATCH /v1/tools/{name}`: a merge patch (a schema is replaced whole); the name stays. A changed definition clears `approved`,
@@ -174,9 +164,7 @@ pub(crate) async fn update(
 ) -> Result<Json<Shown>, ApiError> {
     let name = name.name("tool")?;
     let mut write = app.write().await?;
-    let stored = tools::by_name(&mut write, who.org(), &name)
-        .await?
-        .ok_or_else(|| ApiError::not_found("tool", &name))?;
+    let stored: Stored = found(&mut write, who.org(), &name).await?;
     let approves = patch.get("approved").is_some();
     let mut tool: Tool = checked(patched(&stored.tool, patch))?;
     if tool.name != name {
@@ -223,7 +211,6 @@ pub(crate) async fn delete(
         .await?
         .ok_or_else(|| ApiError::not_found("tool", &name))?;
     let detail = json!({"name": name, "status": status});
-    changed(&app, &mut write, &who, &name, (EventType::ToolDeleted, detail)).await?;
-    write.commit().await?;
+    Change::by(&who, EventType::ToolDeleted, detail).tool(Some(&name)).publish(&app, write, None).await?;
     Ok(StatusCode::NO_CONTENT)
 }

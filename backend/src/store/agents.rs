@@ -4,7 +4,7 @@ use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
 use sqlx::{FromRow, SqliteConnection};
 
-use super::{StoreError, signed, unsigned};
+use super::{Listed, Noun, StoreError, signed, unsigned};
 
 /// An agent.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub(crate) struct Agent {
 }
 
 #[derive(FromRow)]
-struct Row {
+pub(crate) struct Row {
     id: String,
     name: String,
     owner: String,
@@ -37,6 +37,22 @@ impl TryFrom<Row> for Agent {
     }
 }
 
+impl Noun for Agent {
+    const WHAT: &'static str = "agent";
+    const ONE: &'static str =
+        "SELECT id, name, owner, created_at FROM agents WHERE org = ? AND id = ? AND deleted_at IS NULL";
+    type Row = Row;
+}
+
+impl Listed for Agent {
+    const PAGE: &'static str = "SELECT id, name, owner, created_at FROM agents
+         WHERE org = ? AND id > ? AND deleted_at IS NULL ORDER BY id LIMIT ?";
+
+    fn key(&self) -> &str {
+        &self.id
+    }
+}
+
 pub(crate) async fn insert(db: &mut SqliteConnection, org: &Name, agent: &Agent) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO agents (org, id, name, owner, created_at) VALUES (?, ?, ?, ?, ?)")
         .bind(org.as_str())
@@ -47,39 +63,6 @@ pub(crate) async fn insert(db: &mut SqliteConnection, org: &Name, agent: &Agent)
         .execute(db)
         .await?;
     Ok(())
-}
-
-pub(crate) async fn by_id(
-    db: &mut SqliteConnection,
-    org: &Name,
-    id: &Name,
-) -> Result<Option<Agent>, StoreError> {
-    let row: Option<Row> = sqlx::query_as(
-        "SELECT id, name, owner, created_at FROM agents WHERE org = ? AND id = ? AND deleted_at IS NULL",
-    )
-    .bind(org.as_str())
-    .bind(id.as_str())
-    .fetch_optional(db)
-    .await?;
-    row.map(Agent::try_from).transpose()
-}
-
-pub(crate) async fn list(
-    db: &mut SqliteConnection,
-    org: &Name,
-    after: &str,
-    limit: u32,
-) -> Result<Vec<Agent>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, name, owner, created_at FROM agents
-         WHERE org = ? AND id > ? AND deleted_at IS NULL ORDER BY id LIMIT ?",
-    )
-    .bind(org.as_str())
-    .bind(after)
-    .bind(limit)
-    .fetch_all(db)
-    .await?;
-    rows.into_iter().map(Agent::try_from).collect()
 }
 
 /// Deletes an agent; says whether it was there.

@@ -300,7 +300,7 @@ pub(crate) struct Filter {
     pub(crate) status: Option<ApprovalStatus>,
     /// Of this tenant.
     pub(crate) tenant: Option<Name>,
-    /// Of these tenants, or of none: what the reader's credential reaches. `None`: everything.
+    /// Of these tenants: what the reader's credential reaches. `None`: everything.
     pub(crate) within: Option<Vec<Name>>,
     /// Asked for by this principal.
     pub(crate) principal: Option<Name>,
@@ -323,14 +323,7 @@ pub(crate) async fn list(
     if let Some(tenant) = &filter.tenant {
         query.push(" AND tenant = ").push_bind(tenant.as_str().to_owned());
     }
-    if let Some(within) = &filter.within {
-        query.push(" AND tenant IN (");
-        let mut list = query.separated(", ");
-        for tenant in within {
-            list.push_bind(tenant.as_str().to_owned());
-        }
-        query.push(")");
-    }
+    super::push_within(&mut query, filter.within.as_deref());
     if let Some(principal) = &filter.principal {
         query.push(" AND principal = ").push_bind(principal.as_str().to_owned());
     }

@@ -4,20 +4,43 @@ use oakallow_policy::Category;
 use oakallow_policy::id::Name;
 use oakallow_policy::rule::Permission;
 use oakallow_policy::timestamp::UnixMs;
-use sqlx::SqliteConnection;
+use sqlx::{FromRow, SqliteConnection};
 
-use super::{StoreError, signed};
+use super::{Listed, Noun, StoreError, signed};
 
-type Row = (String, Option<String>);
+#[derive(FromRow)]
+pub(crate) struct Row {
+    name: String,
+    default_permission: Option<String>,
+}
 
-fn category((name, default_permission): Row) -> Result<Category, StoreError> {
-    let default_permission = match default_permission {
-        None => None,
-        Some(text) => Some(Permission::parse(&text).ok_or_else(|| {
-            StoreError::corrupt("categories", "default_permission", &name, &"unknown permission")
-        })?),
-    };
-    Ok(Category { name: super::name("categories", "name", &name)?, default_permission })
+impl TryFrom<Row> for Category {
+    type Error = StoreError;
+
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        let unknown =
+            || StoreError::corrupt("categories", "default_permission", &row.name, &"unknown permission");
+        let permission = |text: &str| Permission::parse(text).ok_or_else(unknown);
+        Ok(Self {
+            name: super::name("categories", "name", &row.name)?,
+            default_permission: row.default_permission.as_deref().map(permission).transpose()?,
+        })
+    }
+}
+
+impl Noun for Category {
+    const WHAT: &'static str = "category";
+    const ONE: &'static str = "SELECT name, default_permission FROM categories WHERE org = ? AND name = ?";
+    type Row = Row;
+}
+
+impl Listed for Category {
+    const PAGE: &'static str =
+        "SELECT name, default_permission FROM categories WHERE org = ? AND name > ? ORDER BY name LIMIT ?";
+
+    fn key(&self) -> &str {
+        &self.name
+    }
 }
 
 pub(crate) async fn insert(
@@ -65,37 +88,6 @@ pub(crate) async fn delete(db: &mut SqliteConnection, org: &Name, name: &Name) -
     Ok(done.rows_affected() == 1)
 }
 
-pub(crate) async fn by_name(
-    db: &mut SqliteConnection,
-    org: &Name,
-    name: &Name,
-) -> Result<Option<Category>, StoreError> {
-    let row: Option<Row> =
-        sqlx::query_as("SELECT name, default_permission FROM categories WHERE org = ? AND name = ?")
-            .bind(org.as_str())
-            .bind(name.as_str())
-            .fetch_optional(db)
-            .await?;
-    row.map(category).transpose()
-}
-
-pub(crate) async fn list(
-    db: &mut SqliteConnection,
-    org: &Name,
-    after: &str,
-    limit: u32,
-) -> Result<Vec<Category>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT name, default_permission FROM categories WHERE org = ? AND name > ? ORDER BY name LIMIT ?",
-    )
-    .bind(org.as_str())
-    .bind(after)
-    .bind(limit)
-    .fetch_all(db)
-    .await?;
-    rows.into_iter().map(category).collect()
-}
-
 /// All of an org's categories.
 pub(crate) async fn all(db: &mut SqliteConnection, org: &Name) -> Result<Vec<Category>, StoreError> {
     let rows: Vec<Row> =
@@ -103,5 +95,5 @@ pub(crate) async fn all(db: &mut SqliteConnection, org: &Name) -> Result<Vec<Cat
             .bind(org.as_str())
             .fetch_all(db)
             .await?;
-    rows.into_iter().map(category).collect()
+    rows.into_iter().map(Category::try_from).collect()
 }

@@ -1,7 +1,6 @@
 //! Executions as the audit log tells of them: observed by proxies, or reported.
 
 use oakallow_policy::id::Name;
-use oakallow_policy::wire::Tenancy;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 
 use super::StoreError;
@@ -14,10 +13,18 @@ pub(crate) struct Filter {
     pub(crate) tool: Option<Name>,
     /// Of this tenant.
     pub(crate) tenant: Option<Name>,
-    /// Of this caller, within its tenants. `None`: everybody's.
-    pub(crate) own: Option<(String, Tenancy)>,
+    /// Of this caller. `None`: everybody's.
+    pub(crate) own: Option<Own>,
     /// Older than this position.
     pub(crate) before: Option<i64>,
+}
+
+/// A caller's own.
+#[derive(Debug, Clone)]
+pub(crate) struct Own {
+    pub(crate) principal: String,
+    /// In these tenants only. `None`: in all, and without one.
+    pub(crate) within: Option<Vec<Name>>,
 }
 
 /// Newest arrival first.
@@ -40,21 +47,9 @@ pub(crate) async fn list(
     if let Some(tenant) = &filter.tenant {
         query.push(" AND tenant = ").push_bind(tenant.as_str().to_owned());
     }
-    if let Some((principal, tenancy)) = &filter.own {
-        query.push(" AND principal = ").push_bind(principal.clone());
-        let tenants = match tenancy {
-            Tenancy::Org => None,
-            Tenancy::One(own) => Some(std::slice::from_ref(own)),
-            Tenancy::Some(own) => Some(own.as_slice()),
-        };
-        if let Some(tenants) = tenants {
-            query.push(" AND tenant IN (");
-            let mut list = query.separated(", ");
-            for tenant in tenants {
-                list.push_bind(tenant.as_str().to_owned());
-            }
-            query.push(")");
-        }
+    if let Some(own) = &filter.own {
+        query.push(" AND principal = ").push_bind(own.principal.clone());
+        super::push_within(&mut query, own.within.as_deref());
     }
     if let Some(before) = filter.before {
         query.push(" AND position < ").push_bind(before);

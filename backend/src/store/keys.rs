@@ -5,7 +5,7 @@ use oakallow_policy::timestamp::UnixMs;
 use oakallow_policy::wire::Tenancy;
 use sqlx::{FromRow, SqliteConnection};
 
-use super::{StoreError, signed, unsigned};
+use super::{Listed, Noun, StoreError, signed, unsigned};
 use crate::keys::KeyKind;
 
 /// A key as stored.
@@ -39,10 +39,15 @@ impl Key {
     pub(crate) fn principal(&self) -> &str {
         self.agent.as_deref().unwrap_or(&self.id)
     }
+
+    /// Neither revoked nor expired.
+    pub(crate) fn is_in_force(&self, now: UnixMs) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|at| at > now)
+    }
 }
 
 #[derive(FromRow)]
-struct Row {
+pub(crate) struct Row {
     id: String,
     org: String,
     kind: String,
@@ -103,6 +108,20 @@ macro_rules! select {
     };
 }
 
+impl Noun for Key {
+    const WHAT: &'static str = "key";
+    const ONE: &'static str = select!("WHERE k.org = ? AND k.id = ?");
+    type Row = Row;
+}
+
+impl Listed for Key {
+    const PAGE: &'static str = select!("WHERE k.org = ? AND k.id > ? ORDER BY k.id LIMIT ?");
+
+    fn key(&self) -> &str {
+        &self.id
+    }
+}
+
 pub(crate) async fn insert(db: &mut SqliteConnection, key: &Key) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO keys (id, org, kind, hash, prefix, name, tenancy, agent, user_id, owner, audience,
@@ -133,35 +152,6 @@ pub(crate) async fn insert(db: &mut SqliteConnection, key: &Key) -> Result<(), S
 pub(crate) async fn by_hash(db: &mut SqliteConnection, hash: &str) -> Result<Option<Key>, StoreError> {
     let row: Option<Row> = sqlx::query_as(select!("WHERE k.hash = ?")).bind(hash).fetch_optional(db).await?;
     row.map(Key::try_from).transpose()
-}
-
-pub(crate) async fn by_id(
-    db: &mut SqliteConnection,
-    org: &Name,
-    id: &str,
-) -> Result<Option<Key>, StoreError> {
-    let row: Option<Row> = sqlx::query_as(select!("WHERE k.org = ? AND k.id = ?"))
-        .bind(org.as_str())
-        .bind(id)
-        .fetch_optional(db)
-        .await?;
-    row.map(Key::try_from).transpose()
-}
-
-/// An org's keys after `cursor`, revoked ones included.
-pub(crate) async fn list(
-    db: &mut SqliteConnection,
-    org: &Name,
-    cursor: &str,
-    limit: u32,
-) -> Result<Vec<Key>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(select!("WHERE k.org = ? AND k.id > ? ORDER BY k.id LIMIT ?"))
-        .bind(org.as_str())
-        .bind(cursor)
-        .bind(limit)
-        .fetch_all(db)
-        .await?;
-    rows.into_iter().map(Key::try_from).collect()
 }
 
 /// The keys under which calls may arrive at a proxy: standard and agent keys that are in force.

@@ -32,9 +32,9 @@ use std::time::Duration;
 use oakallow_policy::id::Name;
 use sqlx::pool::PoolConnection;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{Sqlite, SqliteConnection, Transaction};
+use sqlx::{FromRow, QueryBuilder, Sqlite, SqliteConnection, Transaction};
 
 use crate::feed::{Change, FeedItem};
 use crate::state::App;
@@ -229,6 +229,57 @@ impl DerefMut for Write {
     fn deref_mut(&mut self) -> &mut SqliteConnection {
         &mut self.tx
     }
+}
+
+/// A noun of which an org has many, each with a key of its own.
+pub(crate) trait Noun: TryFrom<Self::Row, Error = StoreError> + Send + 'static {
+    /// What it is called.
+    const WHAT: &'static str;
+    /// `SELECT … WHERE org = ? AND <key> = ?`
+    const ONE: &'static str;
+    /// Its columns.
+    type Row: for<'r> FromRow<'r, SqliteRow> + Send + Unpin;
+}
+
+/// A noun that is listed in the order of its key.
+pub(crate) trait Listed: Noun {
+    /// `SELECT … WHERE org = ? AND <key> > ? ORDER BY <key> LIMIT ?`
+    const PAGE: &'static str;
+
+    fn key(&self) -> &str;
+}
+
+/// The org's thing with that key.
+pub(crate) async fn one<N: Noun>(
+    db: &mut SqliteConnection,
+    org: &Name,
+    key: &str,
+) -> Result<Option<N>, StoreError> {
+    let row: Option<N::Row> = sqlx::query_as(N::ONE).bind(org.as_str()).bind(key).fetch_optional(db).await?;
+    row.map(N::try_from).transpose()
+}
+
+/// The org's things after a key.
+pub(crate) async fn page<N: Listed>(
+    db: &mut SqliteConnection,
+    org: &Name,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<N>, StoreError> {
+    let rows: Vec<N::Row> =
+        sqlx::query_as(N::PAGE).bind(org.as_str()).bind(after).bind(limit).fetch_all(db).await?;
+    rows.into_iter().map(N::try_from).collect()
+}
+
+/// Narrows a query to these tenants; `None`: to none in particular.
+fn push_within(query: &mut QueryBuilder<Sqlite>, tenants: Option<&[Name]>) {
+    let Some(tenants) = tenants else { return };
+    query.push(" AND tenant IN (");
+    let mut list = query.separated(", ");
+    for tenant in tenants {
+        list.push_bind(tenant.as_str().to_owned());
+    }
+    query.push(")");
 }
 
 /// SQLite has no unsigned integers; ours (times, versions, counts) stay far below the limit.

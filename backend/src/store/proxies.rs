@@ -5,7 +5,7 @@ use oakallow_policy::timestamp::UnixMs;
 use oakallow_policy::wire::Heartbeat;
 use sqlx::{FromRow, SqliteConnection};
 
-use super::{StoreError, signed, unsigned};
+use super::{Listed, Noun, StoreError, signed, unsigned};
 
 /// An enrolled proxy.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub(crate) struct Beat {
 }
 
 #[derive(FromRow)]
-struct Row {
+pub(crate) struct Row {
     id: String,
     org: String,
     name: String,
@@ -109,6 +109,20 @@ macro_rules! select {
     };
 }
 
+impl Noun for Proxy {
+    const WHAT: &'static str = "proxy";
+    const ONE: &'static str = select!("WHERE org = ? AND id = ?");
+    type Row = Row;
+}
+
+impl Listed for Proxy {
+    const PAGE: &'static str = select!("WHERE org = ? AND id > ? ORDER BY id LIMIT ?");
+
+    fn key(&self) -> &str {
+        &self.id
+    }
+}
+
 pub(crate) async fn insert(db: &mut SqliteConnection, proxy: &Proxy) -> Result<(), StoreError> {
     let tenants = proxy.tenants.as_ref().map(serde_json::to_string).transpose()?;
     sqlx::query(
@@ -126,34 +140,6 @@ pub(crate) async fn insert(db: &mut SqliteConnection, proxy: &Proxy) -> Result<(
     .execute(db)
     .await?;
     Ok(())
-}
-
-pub(crate) async fn by_id(
-    db: &mut SqliteConnection,
-    org: &Name,
-    id: &str,
-) -> Result<Option<Proxy>, StoreError> {
-    let row: Option<Row> = sqlx::query_as(select!("WHERE org = ? AND id = ?"))
-        .bind(org.as_str())
-        .bind(id)
-        .fetch_optional(db)
-        .await?;
-    row.map(Proxy::try_from).transpose()
-}
-
-pub(crate) async fn list(
-    db: &mut SqliteConnection,
-    org: &Name,
-    cursor: &str,
-    limit: u32,
-) -> Result<Vec<Proxy>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(select!("WHERE org = ? AND id > ? ORDER BY id LIMIT ?"))
-        .bind(org.as_str())
-        .bind(cursor)
-        .bind(limit)
-        .fetch_all(db)
-        .await?;
-    rows.into_iter().map(Proxy::try_from).collect()
 }
 
 /// Removes a proxy and revokes its key; says whether it was there.

@@ -6,7 +6,7 @@ use oakallow_policy::rule::Permission;
 use oakallow_policy::timestamp::UnixMs;
 use sqlx::{FromRow, SqliteConnection};
 
-use super::{StoreError, signed, unsigned};
+use super::{Noun, StoreError, signed, unsigned};
 
 /// A rule with its times.
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ pub(crate) struct Stored {
 }
 
 #[derive(FromRow)]
-struct Row {
+pub(crate) struct Row {
     id: String,
     tenant: Option<String>,
     resource: Option<String>,
@@ -62,6 +62,12 @@ macro_rules! select {
             $rest
         )
     };
+}
+
+impl Noun for Stored {
+    const WHAT: &'static str = "rule";
+    const ONE: &'static str = select!("WHERE org = ? AND id = ?");
+    type Row = Row;
 }
 
 /// Stores a new rule. A unique violation: [`same_selector`] names the other one.
@@ -123,19 +129,6 @@ pub(crate) async fn same_selector(
     .bind(rule.method.as_deref().unwrap_or_default())
     .fetch_optional(db)
     .await?)
-}
-
-pub(crate) async fn by_id(
-    db: &mut SqliteConnection,
-    org: &Name,
-    id: &str,
-) -> Result<Option<Stored>, StoreError> {
-    let row: Option<Row> = sqlx::query_as(select!("WHERE org = ? AND id = ?"))
-        .bind(org.as_str())
-        .bind(id)
-        .fetch_optional(db)
-        .await?;
-    row.map(Stored::try_from).transpose()
 }
 
 pub(crate) async fn delete(db: &mut SqliteConnection, org: &Name, id: &str) -> Result<(), StoreError> {

@@ -4,7 +4,7 @@ use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
 use sqlx::{FromRow, SqliteConnection};
 
-use super::{StoreError, signed, unsigned};
+use super::{Listed, Noun, StoreError, signed, unsigned};
 
 /// A tenant as stored.
 #[derive(Debug, Clone)]
@@ -17,7 +17,7 @@ pub(crate) struct Tenant {
 }
 
 #[derive(FromRow)]
-struct Row {
+pub(crate) struct Row {
     id: String,
     name: String,
     created_at: i64,
@@ -34,6 +34,21 @@ impl TryFrom<Row> for Tenant {
             created_at: unsigned(row.created_at),
             updated_at: unsigned(row.updated_at),
         })
+    }
+}
+
+impl Noun for Tenant {
+    const WHAT: &'static str = "tenant";
+    const ONE: &'static str = "SELECT id, name, created_at, updated_at FROM tenants WHERE org = ? AND id = ?";
+    type Row = Row;
+}
+
+impl Listed for Tenant {
+    const PAGE: &'static str =
+        "SELECT id, name, created_at, updated_at FROM tenants WHERE org = ? AND id > ? ORDER BY id LIMIT ?";
+
+    fn key(&self) -> &str {
+        &self.id
     }
 }
 
@@ -77,37 +92,6 @@ pub(crate) async fn delete(db: &mut SqliteConnection, org: &Name, id: &Name) -> 
         .execute(db)
         .await?;
     Ok(done.rows_affected() == 1)
-}
-
-pub(crate) async fn by_id(
-    db: &mut SqliteConnection,
-    org: &Name,
-    id: &Name,
-) -> Result<Option<Tenant>, StoreError> {
-    let row: Option<Row> =
-        sqlx::query_as("SELECT id, name, created_at, updated_at FROM tenants WHERE org = ? AND id = ?")
-            .bind(org.as_str())
-            .bind(id.as_str())
-            .fetch_optional(db)
-            .await?;
-    row.map(Tenant::try_from).transpose()
-}
-
-pub(crate) async fn list(
-    db: &mut SqliteConnection,
-    org: &Name,
-    after: &str,
-    limit: u32,
-) -> Result<Vec<Tenant>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(
-        "SELECT id, name, created_at, updated_at FROM tenants WHERE org = ? AND id > ? ORDER BY id LIMIT ?",
-    )
-    .bind(org.as_str())
-    .bind(after)
-    .bind(limit)
-    .fetch_all(db)
-    .await?;
-    rows.into_iter().map(Tenant::try_from).collect()
 }
 
 /// All ids of an org's tenants.

@@ -7,7 +7,7 @@ use oakallow_policy::timestamp::UnixMs;
 use oakallow_policy::tool::{ApprovalSettings, RiskLevel};
 use sqlx::{FromRow, SqliteConnection};
 
-use super::{StoreError, signed, unsigned};
+use super::{Noun, StoreError, signed, unsigned};
 
 /// Whether somebody registered it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -38,7 +38,7 @@ pub(crate) struct Stored {
 }
 
 #[derive(FromRow)]
-struct Row {
+pub(crate) struct Row {
     name: String,
     audience: String,
     status: String,
@@ -104,6 +104,13 @@ macro_rules! select {
             $rest
         )
     };
+}
+
+impl Noun for Stored {
+    const WHAT: &'static str = "tool";
+    // The registered one of that name, else its oldest draft.
+    const ONE: &'static str = select!("WHERE org = ? AND name = ? ORDER BY status, created_at LIMIT 1");
+    type Row = Row;
 }
 
 /// Stores a registered tool, in the place of the one of that name, or of its draft.
@@ -209,21 +216,6 @@ pub(crate) async fn delete(
         }
     }
     Ok(None)
-}
-
-/// The registered tool of that name, else its oldest draft.
-pub(crate) async fn by_name(
-    db: &mut SqliteConnection,
-    org: &Name,
-    name: &Name,
-) -> Result<Option<Stored>, StoreError> {
-    let row: Option<Row> =
-        sqlx::query_as(select!("WHERE org = ? AND name = ? ORDER BY status, created_at LIMIT 1"))
-            .bind(org.as_str())
-            .bind(name.as_str())
-            .fetch_optional(db)
-            .await?;
-    row.map(Stored::try_from).transpose()
 }
 
 /// The tools after (`after_name`, `after_audience`), drafts included unless a status is asked for.

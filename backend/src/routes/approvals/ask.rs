@@ -9,7 +9,7 @@ use oakallow_policy::call::CallNames;
 use oakallow_policy::fingerprint::Fingerprint;
 use oakallow_policy::id::{Kind, Name};
 use oakallow_policy::rule::Permission;
-use oakallow_policy::tool::{self, RiskLevel};
+use oakallow_policy::tool::RiskLevel;
 use oakallow_policy::wire::{ApprovalAnswer, ApprovalRequest, ProxyContext};
 use serde_json::Value;
 
@@ -21,7 +21,10 @@ use crate::decide::undecided;
 use crate::error::ApiError;
 use crate::extract::Body;
 use crate::keys::KeyKind;
+use crate::routes::permissions::CallFields;
 use crate::state::App;
+use crate::store::agents::Agent;
+use crate::store::keys::Key;
 use crate::store::{self, orgs};
 
 /// The route of calls that come through REST.
@@ -139,15 +142,14 @@ async fn ask_of_rest(
     let tenant = credential.tenant(request.tenant_id.as_ref())?;
     let policy = app.rulesets.policy(app, &org, tenant.as_ref()).await?;
     let tool = policy.tool(&request.tool_name);
-    let call = CallNames {
-        org: org.clone(),
-        tenant,
-        principal: Name::new(credential.principal()).map_err(|e| ApiError::internal(&e))?,
-        audience: tool.map_or_else(tool::default_audience, |t| t.audience.clone()),
-        tool: request.tool_name,
-        resource: request.resource_id,
+    let fields = CallFields {
+        tool_name: request.tool_name,
+        tenant_id: request.tenant_id,
+        resource_id: request.resource_id,
         method: request.method,
+        audience: None,
     };
+    let call = fields.names(&policy, &org, credential.principal_name()?, tenant);
     let decision = policy.decide(&call).map_err(|e| undecided(&e))?;
     if let (Some(tool), false) = (tool, request.parameters.is_null()) {
         app.validators.check(tool, &request.parameters)?;
@@ -228,8 +230,8 @@ fn reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
 /// The person who answers for a principal that a proxy names.
 async fn owner_of(app: &Arc<App>, org: &Name, principal: &Name) -> Result<Option<String>, ApiError> {
     let mut db = app.db.read().await?;
-    if let Some(agent) = store::agents::by_id(&mut db, org, principal).await? {
+    if let Some(agent) = store::one::<Agent>(&mut db, org, principal).await? {
         return Ok(Some(agent.owner));
     }
-    Ok(store::keys::by_id(&mut db, org, principal).await?.and_then(|key| key.owner))
+    Ok(store::one::<Key>(&mut db, org, principal).await?.and_then(|key| key.owner))
 }

@@ -82,8 +82,6 @@ pub(crate) async fn rotate(
     let epoch =
         app.vault.rotate_token_keys(&mut write, org, app.now()).await.map_err(|e| ApiError::internal(&e))?;
     let detail = json!({"kind": "execution_token", "epoch": epoch});
-    Change::new(EventType::KeyCreated, org, credential.principal(), detail).record(&app, &mut write).await?;
-    write.bump(org, None).await?;
-    write.commit().await?;
+    Change::by(&credential, EventType::KeyCreated, detail).publish(&app, write, None).await?;
     Ok(Json(Rotated { epoch }))
 }

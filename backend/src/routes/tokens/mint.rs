@@ -14,7 +14,7 @@ use oakallow_policy::permit::{Consumption, Permit};
 use oakallow_policy::rule::Permission;
 use oakallow_policy::timestamp;
 use oakallow_policy::token::{self, Binding, Claims, LIFETIME_S_MAX};
-use oakallow_policy::tool::{self, RiskLevel};
+use oakallow_policy::tool::RiskLevel;
 use oakallow_policy::{Decision, Tool};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,13 +22,14 @@ use serde_json::Value;
 use super::body_digest;
 use crate::answer::Json;
 use crate::approvals::{Settled, settle};
-use crate::auth::{Credential, Runtime};
+use crate::auth::Runtime;
 use crate::decide::undecided;
 use crate::error::ApiError;
 use crate::extract::Body;
 use crate::record;
 use crate::routes::approvals::act::not_consumable;
 use crate::routes::approvals::ask::{disabled, rest_fingerprint};
+use crate::routes::permissions::CallFields;
 use crate::state::App;
 use crate::store::approvals::{self, Step};
 use crate::store::{Write, audit, orgs};
@@ -92,7 +93,7 @@ pub(crate) async fn mint(
     let mut write = app.write().await?;
     let policy = app.rulesets.policy(&app, &org, tenant.as_ref()).await?;
     let tool = policy.tool(&request.tool_name);
-    let call = call(&credential, &request, tenant, tool)?;
+    let call = call(&request).names(&policy, &org, credential.principal_name()?, tenant);
     let decision = policy.decide(&call).map_err(|e| undecided(&e))?;
     // Without arguments there is nothing to check: the token is then bound to none.
     if let (Some(tool), false) = (tool, request.parameters.is_null()) {
@@ -175,21 +176,14 @@ fn unbound(risk: RiskLevel) -> ApiError {
     )
 }
 
-fn call(
-    credential: &Credential,
-    request: &MintRequest,
-    tenant: Option<Name>,
-    tool: Option<&Tool>,
-) -> Result<CallNames, ApiError> {
-    Ok(CallNames {
-        org: credential.org().clone(),
-        tenant,
-        principal: Name::new(credential.principal()).map_err(|e| ApiError::internal(&e))?,
-        audience: tool.map_or_else(tool::default_audience, |t| t.audience.clone()),
-        tool: request.tool_name.clone(),
-        resource: request.resource_id.clone(),
+fn call(request: &MintRequest) -> CallFields {
+    CallFields {
+        tool_name: request.tool_name.clone(),
+        tenant_id: request.tenant_id.clone(),
+        resource_id: request.resource_id.clone(),
         method: request.method.clone(),
-    })
+        audience: None,
+    }
 }
 
 /// The permit, without which there is no token. An approval is consumed by it, in this transaction.

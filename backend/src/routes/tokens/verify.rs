@@ -6,7 +6,6 @@ use axum::extract::State;
 use oakallow_policy::audit::{ApprovalRecord, EventData, EventType};
 use oakallow_policy::id::Name;
 use oakallow_policy::token::{self, Claims, SKEW_S};
-use oakallow_policy::wire::Tenancy;
 use serde::{Deserialize, Serialize};
 
 use super::body_digest;
@@ -82,7 +81,7 @@ pub(crate) async fn verify(
         Err(reason) => return Ok(Verified::no(refused(reason, &request.token, &audience), None)),
     };
     // The key is derived from the org's master, so this cannot differ; it is checked all the same.
-    if claims.org != org.as_str() || !reaches(&credential, claims.tenant.as_deref()) {
+    if claims.org != org.as_str() || !credential.reaches(claims.tenant.as_deref()) {
         return Ok(Verified::no("wrong_tenant", None));
     }
     if let Some(field) = expected.differs(&claims) {
@@ -97,15 +96,6 @@ fn refused(reason: token::TokenError, presented: &str, audience: &str) -> String
     match reason {
         token::TokenError::UnknownKey if other => token::TokenError::Audience.to_string(),
         reason => reason.to_string(),
-    }
-}
-
-/// Whether the credential's tenants include the token's.
-fn reaches(credential: &Credential, tenant: Option<&str>) -> bool {
-    match &credential.key.tenancy {
-        Tenancy::Org => true,
-        Tenancy::One(own) => tenant == Some(own.as_str()),
-        Tenancy::Some(own) => tenant.is_some_and(|t| own.iter().any(|o| o.as_str() == t)),
     }
 }
 
