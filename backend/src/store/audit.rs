@@ -227,12 +227,17 @@ pub(crate) fn stream<'c>(
     Box::pin(rows.and_then(|row| std::future::ready(StoredEvent::try_from(row).map_err(StoreError::from))))
 }
 
-/// The query of an export, in order of arrival.
-#[must_use]
-pub(crate) fn export(org: &str, filter: &Filter) -> QueryBuilder<Sqlite> {
+/// The next ones that match after a position, in order of arrival.
+pub(crate) async fn after(
+    conn: &mut SqliteConnection,
+    org: &str,
+    filter: &Filter,
+    (position, limit): (i64, u32),
+) -> Result<Vec<StoredEvent>, StoreError> {
     let mut query = select(org, filter);
-    query.push(" ORDER BY position");
-    query
+    query.push(" AND position > ").push_bind(position);
+    query.push(" ORDER BY position LIMIT ").push_bind(limit);
+    Ok(query.build().try_map(StoredEvent::try_from).fetch_all(conn).await?)
 }
 
 /// The query of a check: chain by chain, in order.

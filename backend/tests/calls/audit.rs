@@ -2,6 +2,7 @@ use oakallow_policy::audit::{ApprovalRecord, DecisionRecord, EventData, EventTyp
 use oakallow_policy::canonical::{hex, sha256};
 use oakallow_policy::permit::PermitReason;
 use oakallow_policy::rule::Permission;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::stack::{Proxy, START, Stack, start};
@@ -209,6 +210,35 @@ async fn the_log_is_searched_and_exported() {
     assert_eq!(stack.get(&stack.acme, "/v1/audit").await.0, 403);
     assert_eq!(stack.get(&stack.approver, "/v1/audit/export").await.0, 403);
     assert_eq!(stack.get(&stack.management, "/v1/audit?type=no.such").await.0, 400);
+}
+
+#[tokio::test]
+async fn exports_that_nobody_reads_keep_nobody_waiting() {
+    let stack = start().await;
+    let mut proxy = stack.enrol().await;
+    // More than the buffers on the way take: the exports below stand still.
+    for _ in 0..4 {
+        let data = || EventData { reason: Some("x".repeat(64 * 1024)), ..EventData::default() };
+        let events: Vec<_> =
+            (0..50).map(|_| proxy.event(EventType::CallRefused, "txn_big", data())).collect();
+        let (status, answer) = ship(&stack, &proxy, &proxy.batch(&events)).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+    let mut open = Vec::new();
+    for _ in 0..12 {
+        let mut export = stack.send(Method::GET, &stack.management, "/v1/audit/export", None).await;
+        assert!(export.chunk().await.unwrap().is_some());
+        open.push(export);
+    }
+    let (status, answer) = stack.get(&stack.management, "/v1/settings").await;
+    assert_eq!(status, 200, "{answer}");
+    // And one that is read on is whole.
+    let mut export = open.pop().unwrap();
+    let mut lines = 0;
+    while let Some(part) = export.chunk().await.unwrap() {
+        lines += part.iter().filter(|b| **b == b'\n').count();
+    }
+    assert!(lines >= 200, "{lines}");
 }
 
 #[tokio::test]
