@@ -23,11 +23,27 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, ApiError> {
-        let limit = app.config.body_bytes_max;
-        let bytes =
-            axum::body::to_bytes(request.into_body(), limit).await.map_err(|e| body_error(&e, limit))?;
-        from_json(&bytes).map(Self)
+        read(request, app.config.body_bytes_max).await.map(Self)
     }
+}
+
+/// A [`Body`] that comes before any credential has been shown: a few names and a key.
+pub(crate) struct FirstBody<T>(pub(crate) T);
+
+/// Anybody can make us hold this much.
+const FIRST_BODY_BYTES_MAX: usize = 16 * 1024;
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for FirstBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &Arc<App>) -> Result<Self, ApiError> {
+        read(request, FIRST_BODY_BYTES_MAX).await.map(Self)
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: Request, limit: usize) -> Result<T, ApiError> {
+    let bytes = axum::body::to_bytes(request.into_body(), limit).await.map_err(|e| body_error(&e, limit))?;
+    from_json(&bytes)
 }
 
 fn body_error(error: &axum::Error, limit: usize) -> ApiError {
@@ -74,6 +90,14 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         }
     }
     pointer
+}
+
+/// A text that is kept and shown to people: as short and as visible as a name.
+pub(crate) fn tame(pointer: &str, text: &str) -> Result<String, ApiError> {
+    match Name::new(text) {
+        Ok(name) => Ok(name.to_string()),
+        Err(e) => Err(ApiError::invalid_value(pointer, format!("{e}."))),
+    }
 }
 
 /// A query string; unknown parameters are refused by the types themselves.

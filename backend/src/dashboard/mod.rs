@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
@@ -18,6 +19,9 @@ use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::error::ApiError;
 use crate::state::App;
+
+/// A form: a note of 2,000 characters, each of up to 12 bytes when it is encoded, and a token.
+const FORM_BYTES_MAX: usize = 32 * 1024;
 
 /// Every page, on one screen.
 pub(crate) fn router() -> Router<Arc<App>> {
@@ -37,6 +41,7 @@ pub(crate) fn router() -> Router<Arc<App>> {
             "/assets/oakallow.js",
             get(|| asset("text/javascript; charset=utf-8", include_str!("assets/oakallow.js"))),
         )
+        .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
 }
 
 async fn asset(kind: &'static str, content: &'static str) -> impl IntoResponse {

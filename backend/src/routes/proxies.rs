@@ -21,7 +21,7 @@ use crate::answer::{Created, Json, created};
 use crate::auth::{Management, ProxyIdentity};
 use crate::distribute::{self, JOIN_TOKEN_MS};
 use crate::error::ApiError;
-use crate::extract::{Body, Params, Segment};
+use crate::extract::{Body, FirstBody, Params, Segment, tame};
 use crate::keys::{self, JOIN_PREFIX, KeyKind, NewSecret};
 use crate::record::Change;
 use crate::state::App;
@@ -85,9 +85,10 @@ pub(crate) async fn create_join_token(
 /// `POST /v1/proxies/enroll`: a proxy's first request; the join token is its credential, once.
 pub(crate) async fn enroll(
     State(app): State<Arc<App>>,
-    Body(asked): Body<Enroll>,
+    FirstBody(asked): FirstBody<Enroll>,
 ) -> Result<Created<Enrolled>, ApiError> {
     check_public_key(&asked.public_key)?;
+    let version = tame("/version", &asked.version)?;
     let now = app.now();
     let mut write = app.write().await?;
     let join = proxies::use_join(&mut write, &keys::hash(asked.join_token.expose()), now).await?;
@@ -103,7 +104,7 @@ pub(crate) async fn enroll(
         public_key: asked.public_key,
         audiences: join.audiences,
         tenants: join.tenants,
-        version: asked.version,
+        version,
         enrolled_at: now,
         revoked_at: None,
         beat: None,
@@ -203,14 +204,21 @@ pub(crate) async fn events(
     Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
 }
 
+/// Of a SHA-256 in hexadecimal.
+const HASH_CHARS: usize = 64;
+
 /// `POST /v1/proxies/{id}/heartbeat`
 pub(crate) async fn heartbeat(
     State(app): State<Arc<App>>,
     me: ProxyIdentity,
     Segment(id): Segment,
-    Body(beat): Body<Heartbeat>,
+    Body(mut beat): Body<Heartbeat>,
 ) -> Result<StatusCode, ApiError> {
     me.must_be(&id)?;
+    beat.version = tame("/version", &beat.version)?;
+    if beat.head.hash.len() > HASH_CHARS {
+        return Err(ApiError::invalid_value("/head/hash", "SHA-256 in hexadecimal: 64 digits."));
+    }
     let mut write = app.write().await?;
     proxies::beat(&mut write, &me.proxy, &beat, app.now()).await?;
     write.commit().await?;

@@ -82,6 +82,19 @@ pub(crate) async fn delete(
     Ok(done.rows_affected() == 1)
 }
 
+/// Who answers for an agent, or did until it was deleted: a call may be on its way still.
+pub(crate) async fn owner(
+    db: &mut SqliteConnection,
+    org: &Name,
+    id: &Name,
+) -> Result<Option<String>, StoreError> {
+    Ok(sqlx::query_scalar("SELECT owner FROM agents WHERE org = ? AND id = ?")
+        .bind(org.as_str())
+        .bind(id.as_str())
+        .fetch_optional(db)
+        .await?)
+}
+
 /// The ids of an agent's keys that are not revoked.
 pub(crate) async fn live_keys(
     db: &mut SqliteConnection,

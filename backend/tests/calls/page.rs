@@ -72,6 +72,13 @@ async fn a_login_link_survives_a_preview_and_works_once() {
 }
 
 #[tokio::test]
+async fn a_form_is_small() {
+    let stack = start().await;
+    let form = format!("token={}", "x".repeat(100_000));
+    assert_eq!(post_form(&stack, "/login", &form).send().await.unwrap().status(), 413);
+}
+
+#[tokio::test]
 async fn people_decide_on_the_page() {
     let stack = start().await;
     let browser = sign_in(&stack).await;

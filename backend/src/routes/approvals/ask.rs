@@ -19,13 +19,12 @@ use crate::approvals::request::{Ask, Asked, ask};
 use crate::auth::{Credential, ProxyIdentity};
 use crate::decide::undecided;
 use crate::error::ApiError;
-use crate::extract::Body;
+use crate::extract::{Body, tame};
 use crate::keys::KeyKind;
 use crate::routes::permissions::CallFields;
 use crate::state::App;
-use crate::store::agents::Agent;
 use crate::store::keys::Key;
-use crate::store::{self, orgs};
+use crate::store::{self, agents, orgs};
 
 /// The route of calls that come through REST.
 pub(crate) const REST_ROUTE: &str = "rest";
@@ -112,24 +111,22 @@ async fn ask_of_proxy(
         resource: request.resource_id,
         method: request.method,
         route: context.route,
-        definition_hash: context.definition_hash.map(|hash| tame("definition_hash", &hash)).transpose()?,
+        definition_hash: context
+            .definition_hash
+            .map(|hash| tame("/proxy/definition_hash", &hash))
+            .transpose()?,
         fingerprint: context.fingerprint,
         arguments: exact(&request.parameters)?,
         reason: reason(request.reason)?,
-        resolved_from: tame("resolved_from", &context.resolved_from)?,
-        rule: context.rule.map(|rule| tame("rule", &rule)).transpose()?,
+        resolved_from: tame("/proxy/resolved_from", &context.resolved_from)?,
+        rule: context.rule.map(|rule| tame("/proxy/rule", &rule)).transpose()?,
         policy_version: context.policy_version,
-        txn: tame("txn", &context.txn)?,
-        idempotency_key: context.idempotency_key.map(|key| tame("idempotency_key", &key)).transpose()?,
+        txn: tame("/proxy/txn", &context.txn)?,
+        idempotency_key: context
+            .idempotency_key
+            .map(|key| tame("/proxy/idempotency_key", &key))
+            .transpose()?,
     })
-}
-
-/// What a proxy says is kept and shown to people: as short and as visible as a name.
-fn tame(field: &str, text: &str) -> Result<String, ApiError> {
-    match Name::new(text) {
-        Ok(name) => Ok(name.to_string()),
-        Err(e) => Err(ApiError::invalid_value(format!("/proxy/{field}"), format!("{e}."))),
-    }
 }
 
 async fn ask_of_rest(
@@ -230,8 +227,8 @@ fn reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
 /// The person who answers for a principal that a proxy names.
 async fn owner_of(app: &Arc<App>, org: &Name, principal: &Name) -> Result<Option<String>, ApiError> {
     let mut db = app.db.read().await?;
-    if let Some(agent) = store::one::<Agent>(&mut db, org, principal).await? {
-        return Ok(Some(agent.owner));
+    if let Some(owner) = agents::owner(&mut db, org, principal).await? {
+        return Ok(Some(owner));
     }
     Ok(store::one::<Key>(&mut db, org, principal).await?.and_then(|key| key.owner))
 }
