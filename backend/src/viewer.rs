@@ -81,6 +81,18 @@ impl Viewer {
         }
     }
 
+    /// 401 once it is no longer in force: whoever has waited is asked again.
+    pub(crate) async fn must_be_in_force(&self, app: &App) -> Result<(), ApiError> {
+        if self.is_in_force(app).await? {
+            return Ok(());
+        }
+        let (code, detail) = match self {
+            Self::Key(_) => ("key_revoked", "This key was revoked or has expired meanwhile."),
+            Self::Person(_) => ("unauthenticated", "Your session has ended: open a login link."),
+        };
+        Err(ApiError::unauthenticated(code, detail))
+    }
+
     /// It has not been revoked, ended or expired since: long streams ask again.
     pub(crate) async fn is_in_force(&self, app: &App) -> Result<bool, StoreError> {
         match self {

@@ -113,6 +113,73 @@ async fn no_endpoint_reaches_another_org() {
     assert_eq!(victim.everything().await, before);
 }
 
+/// Every other endpoint that takes a credential.
+fn calls() -> Vec<(Method, &'static str)> {
+    vec![
+        (Method::POST, "/v1/permissions/check"),
+        (Method::POST, "/v1/permissions/check/batch"),
+        (Method::GET, "/v1/proxies/{proxy}/bundle"),
+        (Method::GET, "/v1/proxies/{proxy}/events"),
+        (Method::POST, "/v1/proxies/{proxy}/heartbeat"),
+        (Method::POST, "/v1/proxies/{proxy}/approvals"),
+        (Method::POST, "/v1/proxies/{proxy}/audit"),
+        (Method::GET, "/v1/approvals"),
+        (Method::POST, "/v1/approvals"),
+        (Method::GET, "/v1/approvals/events"),
+        (Method::GET, "/v1/approvals/apr_x"),
+        (Method::POST, "/v1/approvals/apr_x/decide"),
+        (Method::POST, "/v1/approvals/apr_x/cancel"),
+        (Method::POST, "/v1/approvals/apr_x/consume"),
+        (Method::POST, "/v1/tokens/mint"),
+        (Method::POST, "/v1/tokens/verify"),
+        (Method::GET, "/v1/audiences/ops/keys"),
+        (Method::POST, "/v1/token-keys/rotate"),
+        (Method::GET, "/v1/executions"),
+        (Method::POST, "/v1/executions/log"),
+        (Method::GET, "/v1/audit"),
+        (Method::GET, "/v1/audit/export"),
+        (Method::GET, "/approvals"),
+        (Method::GET, "/approvals/list"),
+    ]
+}
+
+#[tokio::test]
+async fn every_endpoint_takes_a_credential() {
+    let backend = Backend::start().await;
+    let (_, ids) = furnished(&backend, "demo").await;
+    let routes: Vec<_> =
+        configuration().into_iter().map(|(method, path, _)| (method, path)).chain(calls()).collect();
+    let anonymous = backend.anonymous();
+    // A key of nobody's, and what only looks like a session.
+    let stranger = backend.client(&format!("oak_live_{}", "0".repeat(32)));
+    for (method, path) in &routes {
+        let path = with_ids(path, &ids);
+        let body = (*method != Method::GET).then(|| json!({}));
+        for who in [&anonymous, &stranger] {
+            let answer = who.send(method.clone(), &path, body.clone()).await;
+            assert_eq!(answer.status, 401, "{method} {path}: {}", answer.text);
+        }
+        let host = backend.url.replace("127.0.0.1", "localhost");
+        let cookie = anonymous
+            .request(method.clone(), &path)
+            .header("cookie", "oakallow_session=x")
+            .header("host", host.trim_start_matches("http://"))
+            .json(&json!({}))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(cookie.status(), 401, "{method} {path}");
+    }
+    // The list above is whole: the router's own file names no other route of the API.
+    let source = include_str!("../src/lib.rs");
+    let named = source.matches("\"/v1/").count() - source.matches("\"/v1/proxies/enroll\"").count();
+    let mut paths: Vec<&str> = routes.iter().map(|(_, path)| path.split('?').next().unwrap()).collect();
+    paths.retain(|path| path.starts_with("/v1/"));
+    paths.sort_unstable();
+    paths.dedup();
+    assert_eq!(paths.len(), named, "{paths:?}");
+}
+
 #[tokio::test]
 async fn only_a_management_key_configures() {
     let backend = Backend::start().await;

@@ -88,7 +88,7 @@ pub(crate) async fn find(
     now: UnixMs,
 ) -> Result<Option<Session>, StoreError> {
     let session = sqlx::query_as(
-        "SELECT s.id, s.org, u.email, u.role FROM sessions s JOIN users u ON u.id = s.user_id \
+        "SELECT s.id, s.org, u.email, u.role FROM sessions s JOIN users u ON u.id = s.user_id AND u.org = s.org \
          WHERE s.secret_sha256 = ? AND s.ended_ms IS NULL AND s.expires_ms > ?",
     )
     .bind(secret_sha256)

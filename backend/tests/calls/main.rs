@@ -9,6 +9,7 @@
 
 mod approvals;
 mod audit;
+mod orgs;
 mod page;
 mod races;
 mod stack;

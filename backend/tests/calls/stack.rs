@@ -143,9 +143,13 @@ impl Stack {
 
     /// Enrols a proxy for every tenant.
     pub(crate) async fn enrol(&self) -> Proxy {
-        let (_, token) = self
-            .post(&self.management, "/v1/proxies/join-tokens", &json!({"audiences": ["demo-tools"]}))
-            .await;
+        self.enrol_in(&self.management).await
+    }
+
+    /// The same in the org of that management key.
+    pub(crate) async fn enrol_in(&self, management: &str) -> Proxy {
+        let (_, token) =
+            self.post(management, "/v1/proxies/join-tokens", &json!({"audiences": ["demo-tools"]})).await;
         let signing = SigningKey::from_bytes(&[7; 32]);
         let body = json!({"join_token": token["join_token"], "name": "proxy-1", "version": "0.1.0",
                           "public_key": base64url(signing.verifying_key().as_bytes())});

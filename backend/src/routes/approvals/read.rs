@@ -99,6 +99,7 @@ pub(crate) async fn one(
             () = app.stopped() => break approval,
             () = change_of(&mut changes, &id) => {}
         }
+        viewer.must_be_in_force(&app).await?;
     };
     let parameters = exact_for(&app, &viewer, &approval).await?;
     let mut view = ApprovalView::new(approval, app.now());
