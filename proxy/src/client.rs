@@ -86,6 +86,20 @@ impl<'s> Client<'s> {
         self.streaming
     }
 
+    /// The head of an HTTP/1 request as it came; `None` over HTTP/2.
+    #[must_use]
+    pub fn raw_head(&self) -> Option<Bytes> {
+        match self.session.as_downstream() {
+            ServerSession::H1(h1) => Some(h1.get_headers_raw_bytes()),
+            _ => None,
+        }
+    }
+
+    /// Lets no other request follow on this connection: where it would begin is not certain.
+    pub fn last_of_connection(&mut self) {
+        self.session.set_keepalive(None);
+    }
+
     /// Reads the whole body, within limits.
     pub async fn body(&mut self, bytes_max: usize, time_max: Duration) -> Result<Bytes, Refusal> {
         if self.session.get_header_bytes("expect").eq_ignore_ascii_case(b"100-continue")
@@ -94,6 +108,9 @@ impl<'s> Client<'s> {
             let broken = |_| Refusal::InvalidRequest("the connection broke".to_owned());
             h1.write_continue_response().await.map_err(broken)?;
         }
+        // Where a chunked body ends is for Pingora's parser to say, and it is lenient: a chunk without a
+        // size is the last one, an extension may hold a line feed. What follows is never read as a request.
+        let chunked = self.session.req_header().headers.contains_key("transfer-encoding");
         let read = async {
             let mut body = BytesMut::new();
             let broken = |_| Refusal::InvalidRequest("the body broke off".to_owned());
@@ -106,7 +123,11 @@ impl<'s> Client<'s> {
             }
             Ok(body.freeze())
         };
-        tokio::time::timeout(time_max, read).await.unwrap_or(Err(Refusal::BodyTooSlow))
+        let body = tokio::time::timeout(time_max, read).await.unwrap_or(Err(Refusal::BodyTooSlow));
+        if chunked || body.is_err() {
+            self.last_of_connection();
+        }
+        body
     }
 
     /// Reads a little more of a body that is refused, so that an agent which sends first and listens

@@ -20,6 +20,7 @@ pub mod enforce;
 pub mod event;
 pub mod feed;
 pub mod forward;
+pub mod head;
 pub mod identity;
 pub mod mcp;
 pub mod metrics;

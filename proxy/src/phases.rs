@@ -37,7 +37,9 @@ impl ProxyHttp for Phases {
     }
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut InFlight) -> Result<()> {
-        session.set_keepalive(if self.0.is_draining() { None } else { Some(KEEPALIVE_S) });
+        // What the client wants is known: HTTP/1.0 closes unless it says otherwise.
+        let kept = session.get_keepalive().is_some() && !self.0.is_draining();
+        session.set_keepalive(kept.then_some(KEEPALIVE_S));
         Ok(())
     }
 

@@ -23,6 +23,7 @@ use crate::clock;
 use crate::enforce::{self, Ready, Refused, Target};
 use crate::event::Subject;
 use crate::forward::{Outgoing, passed_on, put_token, target};
+use crate::head;
 use crate::identity::{Caller, authenticate, principal};
 use crate::mcp;
 use crate::outcome::Outcome;
@@ -105,6 +106,10 @@ async fn receive(
     raw_is_plain: bool,
     client: &mut Client<'_>,
 ) -> Result<(Bytes, Caller, Arc<Route>), Refusal> {
+    if let Some(Err(problem)) = client.raw_head().map(|raw| head::check(&raw)) {
+        client.last_of_connection();
+        return Err(Refusal::InvalidRequest(problem.to_owned()));
+    }
     check_head(app, parts, raw_is_plain)?;
     let route = route_of(app, parts).ok_or(Refusal::UnknownRoute)?;
     if !route.methods.is_empty() && !route.methods.contains(&parts.method) {
@@ -134,11 +139,8 @@ async fn receive(
 fn check_head(app: &App, parts: &Parts, raw_is_plain: bool) -> Result<(), Refusal> {
     let bad = |what: &str| Err(Refusal::InvalidRequest(what.to_owned()));
     let headers = &parts.headers;
-    let count = |name: &str| headers.get_all(name).iter().count();
-    if parts.version < Version::HTTP_2 && count("host") != 1 {
-        return bad("a request has exactly one Host");
-    }
-    if count("content-length") > 1 || (count("content-length") == 1 && count("transfer-encoding") > 0) {
+    // Over HTTP/2; `head` has looked at the bytes of HTTP/1.
+    if headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
         return bad("a request says once how long its body is");
     }
     if headers.contains_key("upgrade") {

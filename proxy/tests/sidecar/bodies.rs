@@ -1,0 +1,58 @@
+//! Bodies over the limit are answered, not cut off.
+
+use bytes::Bytes;
+use futures_util::stream;
+use reqwest::{Body, Client};
+use serde_json::Value;
+
+use crate::support::PATIENCE;
+use crate::support::policy::AGENT;
+use crate::support::sidecar::{BODY_BYTES_MAX, Sidecar, client};
+
+fn h2c() -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().http2_prior_knowledge().timeout(PATIENCE).no_proxy().build().expect("a client")
+}
+
+fn padded(bytes: usize) -> String {
+    let frame = r#"{"pad":""}"#.len();
+    format!(r#"{{"pad":"{}"}}"#, "x".repeat(bytes - frame))
+}
+
+fn streamed(body: &str) -> Body {
+    let parts: Vec<Bytes> = body.as_bytes().chunks(16 * 1024).map(Bytes::copy_from_slice).collect();
+    Body::wrap_stream(stream::iter(parts.into_iter().map(Ok::<_, std::convert::Infallible>)))
+}
+
+async fn too_much_is_answered(client: &Client, sizes: &[usize]) {
+    let sidecar = Sidecar::start().await;
+    let url = format!("http://{}/tools/read", sidecar.proxy.data);
+    for size in sizes {
+        let whole = padded(*size);
+        for body in [Body::from(whole.clone()), streamed(&whole)] {
+            let sent = client.post(&url).header("x-api-key", AGENT).body(body).send().await;
+            let answer = sent.unwrap_or_else(|e| panic!("{size} bytes: {e:?}"));
+            assert_eq!(answer.status(), 413, "{size} bytes");
+            let problem: Value = answer.json().await.unwrap_or_else(|e| panic!("{size} bytes: {e:?}"));
+            assert_eq!(problem["code"], "body_too_large");
+        }
+    }
+    assert_eq!(sidecar.upstream.count(), 0);
+    let sent = client.post(&url).header("x-api-key", AGENT).body(padded(BODY_BYTES_MAX)).send().await;
+    assert_eq!(sent.unwrap().status(), 200, "the limit itself");
+    assert_eq!(sidecar.upstream.seen()[0].body.len(), BODY_BYTES_MAX);
+}
+
+const SIZES: [usize; 4] =
+    [BODY_BYTES_MAX + 1, 2 * BODY_BYTES_MAX + 1, 20 * BODY_BYTES_MAX, 256 * BODY_BYTES_MAX];
+
+#[tokio::test]
+async fn over_h2c_a_body_over_the_limit_is_answered_413() {
+    too_much_is_answered(&h2c(), &SIZES).await;
+}
+
+#[tokio::test]
+async fn over_http_1_a_body_over_the_limit_is_answered_413() {
+    // One that goes on sending for long may miss the answer: the connection closes.
+    too_much_is_answered(&client(), &SIZES[..1]).await;
+}

@@ -1,0 +1,71 @@
+//! `tools/list` as the caller may see it.
+
+use serde_json::{Value, json};
+
+use crate::support::sidecar::Sidecar;
+
+const LIST: &str = r#"{"jsonrpc":"2.0","id":"l1","method":"tools/list"}"#;
+
+fn page(names: &[&str]) -> Value {
+    let tools: Vec<Value> =
+        names.iter().map(|name| json!({"name": name, "inputSchema": {"type": "object"}})).collect();
+    json!({"jsonrpc": "2.0", "id": "l1", "result": {"tools": tools, "nextCursor": "page-2"}})
+}
+
+async fn asked(sidecar: &Sidecar) -> String {
+    let list: Value = serde_json::from_str(LIST).unwrap();
+    let answer = sidecar.rpc(&list).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer.text().await.unwrap()
+}
+
+fn names(page: &Value) -> Vec<&str> {
+    page["result"]["tools"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_page_in_json_shows_what_the_caller_may_call() {
+    let sidecar = Sidecar::start().await;
+    sidecar.upstream.answers("application/json", &page(&["drop", "read", "ask", "DROP"]).to_string());
+    let said: Value = serde_json::from_str(&asked(&sidecar).await).unwrap();
+    // An unregistered tool needs a person or is disabled, as the rules say: `DROP` is decided like a call.
+    assert!(names(&said).starts_with(&["read", "ask"]), "{said:#}");
+    assert!(!names(&said).contains(&"drop"), "{said:#}");
+    assert_eq!(said["result"]["nextCursor"], "page-2");
+}
+
+#[tokio::test]
+async fn a_page_of_which_nothing_is_left_keeps_its_cursor() {
+    let sidecar = Sidecar::start().await;
+    sidecar.upstream.answers("application/json", &page(&["drop"]).to_string());
+    let said: Value = serde_json::from_str(&asked(&sidecar).await).unwrap();
+    assert_eq!(said, page(&[]));
+}
+
+#[tokio::test]
+async fn a_page_in_a_stream_is_filtered_and_the_rest_of_the_stream_is_not_touched() {
+    let sidecar = Sidecar::start().await;
+    let note = r#"{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"hm"}}"#;
+    let (full, empty) = (page(&["read", "drop", "ask"]), page(&["drop"]));
+    for (sent, kept) in [(full, vec!["read", "ask"]), (empty, vec![])] {
+        let stream = format!("event: message\nid: 7\ndata: {note}\n\n: comment\n\nid: 8\ndata: {sent}\n\n");
+        sidecar.upstream.answers("text/event-stream", &stream);
+        let said = asked(&sidecar).await;
+        assert!(said.starts_with(&format!("event: message\nid: 7\ndata: {note}\n\n")), "{said}");
+        assert!(said.contains("id: 8\n"), "{said}");
+        let data = said.lines().filter_map(|line| line.strip_prefix("data: ")).next_back().unwrap();
+        let listed: Value = serde_json::from_str(data).unwrap();
+        assert_eq!(names(&listed), kept);
+        assert_eq!(listed["result"]["nextCursor"], "page-2");
+    }
+}
+
+#[tokio::test]
+async fn a_tool_that_the_list_does_not_show_is_not_called_either() {
+    let sidecar = Sidecar::start().await;
+    let call = json!({"name": "drop", "arguments": {}});
+    let said = sidecar.rpc(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}));
+    let said: Value = said.send().await.unwrap().json().await.unwrap();
+    assert_eq!(said["result"]["isError"], true, "{said:#}");
+    assert_eq!(sidecar.upstream.count(), 0);
+}

@@ -1,0 +1,19 @@
+//! The sidecar between a scripted backend and a tool server that remembers what reached it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod bodies;
+mod bundles;
+mod disk;
+mod framing;
+mod lists;
+mod outage;
+mod record;
+mod release;
+mod spool;
+mod support;

@@ -1,0 +1,25 @@
+//! What the tests stand on.
+
+pub(crate) mod backend;
+pub(crate) mod policy;
+pub(crate) mod raw;
+pub(crate) mod sidecar;
+pub(crate) mod upstream;
+
+use std::time::Duration;
+
+/// Longest wait for something that is about to happen.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `look` finds something.
+pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let search = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+}

@@ -1,0 +1,109 @@
+//! A proxy in this process, between a scripted backend and a recording tool server.
+
+use std::path::Path;
+
+use oakallow_proxy::Running;
+use oakallow_proxy::config::Config;
+use reqwest::{Client, RequestBuilder};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::backend::Backend;
+use super::policy::{AGENT, AUDIENCE, OrgBundle};
+use super::upstream::Upstream;
+
+/// All three; ends with this value.
+pub(crate) struct Sidecar {
+    pub(crate) backend: Backend,
+    pub(crate) upstream: Upstream,
+    pub(crate) proxy: Running,
+    dir: TempDir,
+    more: Value,
+}
+
+/// A body limit that is reached quickly.
+pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
+
+impl Sidecar {
+    pub(crate) async fn start() -> Self {
+        Self::with(json!({})).await
+    }
+
+    /// With more top-level members of the configuration.
+    pub(crate) async fn with(more: Value) -> Self {
+        Self::deciding(OrgBundle::new(5), more).await
+    }
+
+    /// By this policy.
+    pub(crate) async fn deciding(bundle: OrgBundle, more: Value) -> Self {
+        let (backend, upstream) = (Backend::start(bundle.signed()), Upstream::start().await);
+        let dir = tempfile::tempdir().expect("a directory");
+        let proxy = oakallow_proxy::start(config(dir.path(), &backend.url, &upstream.url, &more)).await;
+        Self { backend, upstream, proxy: proxy.expect("it starts"), dir, more }
+    }
+
+    /// Ends the proxy in good order, and starts it again over the same state.
+    pub(crate) async fn restart(mut self) -> Self {
+        self.proxy.shutdown().await;
+        let config = config(self.dir.path(), &self.backend.url, &self.upstream.url, &self.more);
+        self.proxy = oakallow_proxy::start(config).await.expect("it starts again");
+        self
+    }
+
+    /// A call of a tool.
+    pub(crate) fn call(&self, tool: &str) -> RequestBuilder {
+        let url = format!("http://{}/tools/{tool}", self.proxy.data);
+        client().post(url).header("x-api-key", AGENT).json(&json!({"id": "42"}))
+    }
+
+    /// A message to the MCP route.
+    pub(crate) fn rpc(&self, message: &Value) -> RequestBuilder {
+        let url = format!("http://{}/mcp", self.proxy.data);
+        let accepts = "application/json, text/event-stream";
+        client().post(url).header("x-api-key", AGENT).header("accept", accepts).json(message)
+    }
+
+    /// The sum of a metric's series; 0 when there is none.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = client().get(format!("http://{}/metrics", self.proxy.ops)).send().await.unwrap();
+        metric(&text.text().await.unwrap(), name)
+    }
+}
+
+/// The sum of a metric's series in the Prometheus text format.
+pub(crate) fn metric(text: &str, name: &str) -> f64 {
+    let ours = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+    let values = text.lines().filter(ours).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
+}
+
+/// A client that neither waits for ever nor tries again.
+pub(crate) fn client() -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder().timeout(super::PATIENCE).no_proxy().build().expect("a client")
+}
+
+/// The configuration, as a file's text.
+pub(crate) fn config_text(dir: &Path, backend: &str, upstream: &str, more: &Value) -> String {
+    let token = dir.join("join-token");
+    std::fs::write(&token, "oak_join_test").expect("a file");
+    let route = |name: &str, kind: &str, path: &str| json!({"name": name, "kind": kind, "path": path, "audience": AUDIENCE, "upstream": upstream});
+    let mut config = json!({
+        "listen": {"data": "127.0.0.1:0", "ops": "127.0.0.1:0", "admin": "127.0.0.1:0"},
+        "state_dir": dir.join("state"),
+        "name": "test",
+        "backend": {"url": backend, "join_token_file": token},
+        "limits": {"body_bytes_max": BODY_BYTES_MAX},
+        "routes": [route("http", "http", "/tools/{tool}"), route("mcp", "mcp", "/mcp")],
+    });
+    for (name, value) in more.as_object().expect("members") {
+        config[name] = value.clone();
+    }
+    // JSON is YAML.
+    format!("{config:#}")
+}
+
+fn config(dir: &Path, backend: &str, upstream: &str, more: &Value) -> Config {
+    let text = config_text(dir, backend, upstream, more);
+    Config::parse("test.yaml", &text).expect("a configuration")
+}
