@@ -140,6 +140,7 @@ fn calls() -> Vec<(Method, &'static str)> {
         (Method::GET, "/v1/audit/export"),
         (Method::GET, "/approvals"),
         (Method::GET, "/approvals/list"),
+        (Method::GET, "/approvals/apr_x/arguments"),
     ]
 }
 

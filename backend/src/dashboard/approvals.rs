@@ -27,6 +27,8 @@ use crate::store::{arguments, orgs, votes};
 
 /// Pending ones on one page; the oldest deadline first.
 const PENDING_MAX: u32 = 200;
+/// Longer arguments have a page of their own: one agent's must not bury everybody's requests.
+const ARGUMENTS_BYTES_MAX: i64 = 16 * 1024;
 /// Decided ones below.
 const RECENT_MAX: u32 = 30;
 
@@ -65,6 +67,8 @@ struct Card {
     remaining: String,
     reason: Vec<Piece>,
     arguments: Vec<Piece>,
+    /// They are so long that they have a page of their own.
+    arguments_apart: bool,
     /// Why this person may not decide it.
     barred: Option<String>,
     approvals_so_far: Vec<String>,
@@ -108,6 +112,41 @@ pub(crate) async fn list(
     let rendered = async {
         let session = session?;
         Ok::<_, ApiError>(show(StatusCode::OK, &lists(&app, &session).await?))
+    };
+    rendered.await.unwrap_or_else(|error| refused(&headers, error))
+}
+
+/// All of them.
+#[derive(Template)]
+#[template(path = "arguments.html")]
+struct ArgumentsPage {
+    reference: String,
+    tool: String,
+    principal: String,
+    arguments: Vec<Piece>,
+}
+
+/// `GET /approvals/{id}/arguments`: to those who may decide.
+pub(crate) async fn whole_arguments(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    session: Result<Session, ApiError>,
+    Segment(id): Segment,
+) -> Response {
+    let rendered = async {
+        let session = session?;
+        let mut db = app.db.read().await?;
+        let not_found = || ApiError::not_found("approval", &id);
+        let approval = approvals::find(&mut db, &session.org, &id).await?.ok_or_else(not_found)?;
+        let settings = orgs::settings(&mut db, &session.org).await?;
+        decide::eligible(&approval, &session.decider(), settings.approver_keys_decide_high_risk)?;
+        let page = ArgumentsPage {
+            arguments: exact(&app, &mut db, &approval).await?,
+            reference: approval.reference,
+            tool: approval.tool.to_string(),
+            principal: approval.principal.to_string(),
+        };
+        Ok::<_, ApiError>(show(StatusCode::OK, &page))
     };
     rendered.await.unwrap_or_else(|error| refused(&headers, error))
 }
@@ -170,9 +209,11 @@ async fn card(
     decider: (&Decider, bool),
 ) -> Result<Card, ApiError> {
     let barred = decide::eligible(&approval, decider.0, decider.1).err().map(|e| e.to_string());
+    let bytes = arguments::bytes(db, &approval.id).await?.unwrap_or(0);
+    let arguments_apart = bytes > ARGUMENTS_BYTES_MAX;
     let arguments = match &barred {
-        None => exact(app, db, &approval).await?,
-        Some(_) => Vec::new(),
+        None if !arguments_apart => exact(app, db, &approval).await?,
+        _ => Vec::new(),
     };
     let now = app.now();
     let deadline_ms = approval.deadline();
@@ -181,6 +222,7 @@ async fn card(
         ran_before: approvals::count_consumed(db, &approval.org, approval.fingerprint).await?,
         barred,
         arguments,
+        arguments_apart,
         deadline_ms,
         remaining: remaining(deadline_ms, now),
         reason: approval.reason.as_deref().map(visible).unwrap_or_default(),

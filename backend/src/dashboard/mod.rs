@@ -31,6 +31,7 @@ pub(crate) fn router() -> Router<Arc<App>> {
         .route("/logout", post(login::end))
         .route("/approvals", get(approvals::page))
         .route("/approvals/list", get(approvals::list))
+        .route("/approvals/{id}/arguments", get(approvals::whole_arguments))
         .route("/approvals/{id}/decide", post(approvals::decide))
         .route("/assets/oakallow.svg", get(|| asset("image/svg+xml", include_str!("assets/oakallow.svg"))))
         .route(

@@ -28,6 +28,15 @@ pub(crate) async fn find(conn: &mut SqliteConnection, approval: &str) -> Result<
     Ok(sealed)
 }
 
+/// How many bytes they take up, sealed. `None`: deleted.
+pub(crate) async fn bytes(conn: &mut SqliteConnection, approval: &str) -> Result<Option<i64>, StoreError> {
+    let bytes = sqlx::query_scalar("SELECT length(sealed) FROM approval_arguments WHERE approval_id = ?")
+        .bind(approval)
+        .fetch_optional(conn)
+        .await?;
+    Ok(bytes)
+}
+
 /// Deletes those whose approval reached its final state before `before`.
 pub(crate) async fn delete_closed(conn: &mut SqliteConnection, before: UnixMs) -> Result<u64, StoreError> {
     let done = sqlx::query(

@@ -72,6 +72,30 @@ async fn a_login_link_survives_a_preview_and_works_once() {
 }
 
 #[tokio::test]
+async fn long_arguments_have_a_page_of_their_own() {
+    let stack = start().await;
+    let browser = sign_in(&stack).await;
+    let long = format!("{}<b>\u{202e}THE END", "x".repeat(100_000));
+    let asked = stack.ask("transfer_funds", json!({"long": long, "last": "z"})).await;
+    let lists = browser.get("/approvals/list").send().await.unwrap().text().await.unwrap();
+    assert!(lists.len() < 10_000, "{} bytes", lists.len());
+    let path = format!("/approvals/{}/arguments", asked["id"].as_str().unwrap());
+    assert!(lists.contains(&path), "{lists}");
+    let page = browser.get(&path).send().await.unwrap();
+    assert_eq!(page.status(), 200);
+    let page = page.text().await.unwrap();
+    assert!(page.contains("U+202E") && page.contains("THE END") && !page.contains("<b>"));
+    // Not to somebody who may not decide it.
+    let agent = json!({"id": "own", "owner": OWNER, "tenants": ["acme"]});
+    let (_, made) = stack.post(&stack.management, "/v1/agents", &agent).await;
+    let key = made["key"]["key"].as_str().unwrap();
+    let (_, own) = stack.post(key, "/v1/approvals", &json!({"tool_name": "transfer_funds"})).await;
+    let path = format!("/approvals/{}/arguments", own["id"].as_str().unwrap());
+    assert_eq!(browser.get(&path).send().await.unwrap().status(), 403);
+    assert_eq!(browser.get("/approvals/apr_none/arguments").send().await.unwrap().status(), 404);
+}
+
+#[tokio::test]
 async fn a_form_is_small() {
     let stack = start().await;
     let form = format!("token={}", "x".repeat(100_000));
