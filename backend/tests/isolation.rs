@@ -144,6 +144,24 @@ fn calls() -> Vec<(Method, &'static str)> {
     ]
 }
 
+#[test]
+fn the_guide_names_every_endpoint_and_no_other() {
+    let routes = include_str!("../src/lib.rs");
+    let guide = include_str!("../../docs/guide/rest-api.md");
+    let (there, missing) = guide.split_once("## What there is not yet").unwrap();
+    let known: Vec<&str> =
+        routes.split('"').filter(|text| text.starts_with("/v1/") && !text.contains(' ')).collect();
+    for route in &known {
+        let named = |end| there.contains(&format!("{route}{end}"));
+        assert!(["`", " "].into_iter().any(named), "the guide does not name {route}");
+    }
+    let named = there.split(['`', ' ']).filter(|word| word.starts_with("/v1/"));
+    for word in named {
+        assert!(known.contains(&word), "the guide names {word}, which there is not");
+    }
+    assert!(missing.contains("OpenAPI") && !routes.contains("openapi"));
+}
+
 #[tokio::test]
 async fn every_endpoint_takes_a_credential() {
     let backend = Backend::start().await;
