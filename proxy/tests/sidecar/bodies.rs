@@ -3,11 +3,11 @@
 use bytes::Bytes;
 use futures_util::stream;
 use reqwest::{Body, Client};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::PATIENCE;
 use crate::support::policy::AGENT;
 use crate::support::sidecar::{BODY_BYTES_MAX, Sidecar, client};
+use crate::support::{PATIENCE, h2};
 
 fn h2c() -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -55,4 +55,27 @@ async fn over_h2c_a_body_over_the_limit_is_answered_413() {
 async fn over_http_1_a_body_over_the_limit_is_answered_413() {
     // One that goes on sending for long may miss the answer: the connection closes.
     too_much_is_answered(&client(), &SIZES[..1]).await;
+}
+
+#[tokio::test]
+async fn over_h2c_a_client_that_sends_first_and_listens_afterwards_hears_why() {
+    let sidecar = Sidecar::with(json!({"limits": {"body_bytes_max": 8 * 1024}})).await;
+    let body = padded(60 * 1024);
+    let length = body.len().to_string();
+    let key = ("x-api-key", AGENT);
+    let announced = [key, ("content-length", length.as_str())];
+    for (what, fields, sent, end) in [
+        ("announced and sent whole", &announced[..], body.as_bytes(), true),
+        ("announced and not sent", &announced[..], &[][..], false),
+        ("announced and sent in part", &announced[..], &body.as_bytes()[..20 * 1024], false),
+        ("sent whole", &[key][..], body.as_bytes(), true),
+        ("sent without an end", &[key][..], body.as_bytes(), false),
+    ] {
+        let answer = h2::post(sidecar.proxy.data, "/tools/read", fields, sent, end).await;
+        let said = String::from_utf8_lossy(&answer.body);
+        assert!(said.contains("\"status\":413") && answer.ended, "{what}: {said} {:?}", answer.reset);
+        // Not an error: the answer is whole, and no more of the body is wanted.
+        assert_eq!(answer.reset, (!end).then_some(0), "{what}");
+    }
+    assert_eq!(sidecar.upstream.count(), 0);
 }
