@@ -12,27 +12,25 @@ use crate::config::Redact;
 
 mod pattern;
 
-/// Members of these names are secrets wherever they stand; compared without case, `-` and `_`.
-const SECRET_NAMES: [&str; 18] = [
+/// Members whose names end like this are secrets wherever they stand (`db_password`, `X-Auth-Token`);
+/// compared without case, `-` and `_`.
+const SECRET_ENDINGS: [&str; 13] = [
     "password",
     "passwd",
     "passphrase",
     "secret",
     "token",
-    "accesstoken",
-    "refreshtoken",
-    "idtoken",
     "authorization",
     "apikey",
-    "xapikey",
-    "clientsecret",
+    "secretkey",
+    "accesskey",
     "privatekey",
     "credential",
     "credentials",
     "cookie",
-    "setcookie",
-    "pin",
 ];
+/// Members of these names are, too short for an ending: many words end in `pin`.
+const SECRET_NAMES: [&str; 3] = ["pin", "cvv", "cvc"];
 /// Longer texts are cut; what was cut is known by its hash.
 const TEXT_BYTES_MAX: usize = 2_048;
 /// Arguments whose redacted form is larger are stored as a hash alone.
@@ -86,7 +84,7 @@ impl Redactor {
     fn walk_members(&self, members: &mut Map<String, Value>) {
         for (name, value) in members.iter_mut() {
             let name = folded(name);
-            if SECRET_NAMES.contains(&name.as_str()) || self.names.contains(&name) {
+            if is_secret(&name) || self.names.contains(&name) {
                 *value = self.hidden(value);
             } else {
                 self.walk(value);
@@ -116,6 +114,10 @@ impl Redactor {
         }
         hex(mac.finalize().into_bytes().get(..16).unwrap_or_default())
     }
+}
+
+fn is_secret(folded: &str) -> bool {
+    SECRET_NAMES.contains(&folded) || SECRET_ENDINGS.iter().any(|ending| folded.ends_with(ending))
 }
 
 fn folded(name: &str) -> String {
@@ -158,6 +160,38 @@ mod tests {
             assert_eq!(stored.pointer(pointer), Some(&value));
         }
         assert_eq!(stored["number"], json!("4111 1111 1111 1112"));
+    }
+
+    #[test]
+    fn the_name_of_a_member_says_that_it_is_a_secret() {
+        for name in [
+            "password",
+            "db_password",
+            "newPassword",
+            "X-Auth-Token",
+            "access_token",
+            "aws_secret_access_key",
+            "client-secret",
+            "API_KEY",
+            "ssh_private_key",
+            "Set-Cookie",
+            "Proxy-Authorization",
+            "pin",
+            "CVV",
+        ] {
+            let stored = redactor().redact(&json!({name: "abc"}));
+            assert!(stored[name]["redacted"].is_string(), "{name}: {stored}");
+        }
+        for name in ["max_tokens", "password_policy", "secretary", "shipping", "key", "tokenizer", "author"] {
+            assert_eq!(redactor().redact(&json!({name: "abc"})), json!({name: "abc"}));
+        }
+    }
+
+    #[test]
+    fn equal_secrets_are_comparable_wherever_they_stand() {
+        let stored = redactor().redact(&json!({"password": "x1", "token": "x1", "cookie": "x2"}));
+        assert_eq!(stored["password"], stored["token"]);
+        assert_ne!(stored["password"], stored["cookie"]);
     }
 
     #[test]
