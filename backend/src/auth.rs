@@ -10,11 +10,12 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use oakallow_policy::id::Name;
 use oakallow_policy::wire::{Tenancy, TenancyError};
+use sqlx::SqliteConnection;
 
 use crate::error::ApiError;
 use crate::keys::{self, KeyKind};
 use crate::state::App;
-use crate::store;
+use crate::store::{self, StoreError, Write};
 
 /// The header that selects a tenant.
 pub(crate) const TENANT_HEADER: &str = "x-tenant-id";
@@ -66,6 +67,27 @@ impl Credential {
     /// what the key has; never adds to it.
     pub(crate) fn tenant(&self, in_body: Option<&Name>) -> Result<Option<Name>, ApiError> {
         select_tenant(&self.key.tenancy, self.tenant_header.as_ref(), in_body)
+    }
+
+    /// Begins a change. 401 when the key is no longer in force: a body may take its time to arrive, and
+    /// a revocation does not wait for it.
+    pub(crate) async fn write(&self, app: &Arc<App>) -> Result<Write, ApiError> {
+        let mut write = app.write().await?;
+        if self.is_in_force(app, &mut write).await? {
+            return Ok(write);
+        }
+        Err(Self::ended())
+    }
+
+    /// It has neither been revoked nor expired since it was shown.
+    pub(crate) async fn is_in_force(&self, app: &App, db: &mut SqliteConnection) -> Result<bool, StoreError> {
+        let key = store::keys::by_hash(db, &self.key.hash).await?;
+        Ok(key.is_some_and(|key| key.is_in_force(app.now())))
+    }
+
+    /// See [`Credential::write`].
+    pub(crate) fn ended() -> ApiError {
+        ApiError::unauthenticated("key_revoked", "This key was revoked or has expired meanwhile.")
     }
 
     /// 403 unless the key is of one of these kinds.

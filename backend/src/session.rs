@@ -17,6 +17,7 @@ use oakallow_policy::audit::{Event, EventData, EventType};
 use oakallow_policy::canonical::{base64url, hex, sha256};
 use oakallow_policy::id::{Kind, Name};
 use oakallow_policy::wire::Secret;
+use sqlx::SqliteConnection;
 use subtle::ConstantTimeEq as _;
 
 use crate::approvals::{decide::Decider, ms};
@@ -25,7 +26,7 @@ use crate::keys;
 use crate::record;
 use crate::state::App;
 use crate::store::sessions::{self, LoginLink, NewSession};
-use crate::store::{StoreError, audit, users};
+use crate::store::{StoreError, Write, audit, users};
 
 /// A login link works once, within this time.
 const LINK_LIFETIME: Duration = Duration::from_secs(15 * 60);
@@ -65,10 +66,23 @@ impl Session {
         Decider { email: self.email.clone(), may_decide: may_decide(&self.role), by_key: false }
     }
 
+    /// Begins a change. 401 when the session has ended meanwhile.
+    pub(crate) async fn write(&self, app: &Arc<App>) -> Result<Write, ApiError> {
+        let mut write = app.write().await?;
+        if self.is_in_force(app, &mut write).await? {
+            return Ok(write);
+        }
+        Err(Self::ended())
+    }
+
     /// It has neither ended nor expired meanwhile.
-    pub(crate) async fn is_in_force(&self, app: &App) -> Result<bool, StoreError> {
-        let mut db = app.db.read().await?;
-        Ok(sessions::find(&mut db, &self.secret_sha256, app.now()).await?.is_some())
+    pub(crate) async fn is_in_force(&self, app: &App, db: &mut SqliteConnection) -> Result<bool, StoreError> {
+        Ok(sessions::find(db, &self.secret_sha256, app.now()).await?.is_some())
+    }
+
+    /// See [`Session::write`].
+    pub(crate) fn ended() -> ApiError {
+        ApiError::unauthenticated("unauthenticated", "Your session has ended: open a login link.")
     }
 }
 

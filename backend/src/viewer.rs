@@ -14,7 +14,7 @@ use crate::keys::KeyKind;
 use crate::session::{self, CSRF_HEADER, Session};
 use crate::state::App;
 use crate::store::approvals::{Approval, Filter};
-use crate::store::{self, StoreError, users};
+use crate::store::{StoreError, Write, users};
 
 /// See the module's documentation.
 #[derive(Clone)]
@@ -81,27 +81,29 @@ impl Viewer {
         }
     }
 
+    /// Begins a change, if it is still in force.
+    pub(crate) async fn write(&self, app: &Arc<App>) -> Result<Write, ApiError> {
+        match self {
+            Self::Person(session) => session.write(app).await,
+            Self::Key(credential) => credential.write(app).await,
+        }
+    }
+
     /// 401 once it is no longer in force: whoever has waited is asked again.
     pub(crate) async fn must_be_in_force(&self, app: &App) -> Result<(), ApiError> {
-        if self.is_in_force(app).await? {
-            return Ok(());
+        match self {
+            _ if self.is_in_force(app).await? => Ok(()),
+            Self::Person(_) => Err(Session::ended()),
+            Self::Key(_) => Err(Credential::ended()),
         }
-        let (code, detail) = match self {
-            Self::Key(_) => ("key_revoked", "This key was revoked or has expired meanwhile."),
-            Self::Person(_) => ("unauthenticated", "Your session has ended: open a login link."),
-        };
-        Err(ApiError::unauthenticated(code, detail))
     }
 
     /// It has not been revoked, ended or expired since: long streams ask again.
     pub(crate) async fn is_in_force(&self, app: &App) -> Result<bool, StoreError> {
+        let mut db = app.db.read().await?;
         match self {
-            Self::Person(session) => session.is_in_force(app).await,
-            Self::Key(credential) => {
-                let mut db = app.db.read().await?;
-                let key = store::keys::by_hash(&mut db, &credential.key.hash).await?;
-                Ok(key.is_some_and(|key| key.is_in_force(app.now())))
-            }
+            Self::Person(session) => session.is_in_force(app, &mut db).await,
+            Self::Key(credential) => credential.is_in_force(app, &mut db).await,
         }
     }
 }

@@ -12,6 +12,7 @@ mod support;
 use reqwest::Method;
 use serde_json::{Value, json};
 use support::Backend;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Every endpoint that configures, with a body that an admin could send.
 fn configuration() -> Vec<(Method, &'static str, Option<Value>)> {
@@ -142,6 +143,34 @@ fn calls() -> Vec<(Method, &'static str)> {
         (Method::GET, "/approvals/list"),
         (Method::GET, "/approvals/apr_x/arguments"),
     ]
+}
+
+#[tokio::test]
+async fn a_key_that_is_revoked_while_its_request_arrives_changes_nothing() {
+    let backend = Backend::start().await;
+    let admin = backend.org("demo").await;
+    let stolen = admin.post("/v1/keys", json!({"name": "stolen", "tier": "management"})).await.created();
+    let secret = stolen["key"].as_str().unwrap();
+    let body = json!({"name": "heir", "tier": "management"}).to_string();
+    let head = format!(
+        "POST /v1/keys HTTP/1.1\r\nHost: x\r\nX-API-Key: {secret}\r\nContent-Length: {}\r\n\
+         Expect: 100-continue\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let address = backend.url.trim_start_matches("http://").to_owned();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The body is asked for once the key has been looked at.
+    let mut answer = [0; 25];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+    admin.delete(&format!("/v1/keys/{}", stolen["id"].as_str().unwrap())).await.no_content();
+    let before = admin.everything().await;
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("key_revoked"), "{answer}");
+    assert_eq!(admin.everything().await, before);
 }
 
 #[test]

@@ -170,7 +170,7 @@ pub(crate) async fn decide(
     let decided = async {
         let session = session?;
         session.check_csrf(&form.csrf)?;
-        let mut write = app.write().await?;
+        let mut write = session.write(&app).await?;
         let decision = (form.decision, Some(form.note.as_str()));
         decide::decide(&app, &mut write, (&session.org, &id), &session.decider(), decision).await?;
         write.commit().await?;

@@ -83,7 +83,7 @@ pub(crate) async fn create(
         audience: None,
         expires_at: expiry(&app, new.expires_at.as_deref())?,
     };
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     let taken =
         |e| taken(e, || format!("The id `{}` is or was an agent's; ids are not given twice.", agent.id));
     agents::insert(&mut write, who.org(), &agent).await.map_err(taken)?;
@@ -113,7 +113,7 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     let id = id.name("agent")?;
     let now = app.now();
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     if !agents::delete(&mut write, who.org(), &id, now).await? {
         return Err(ApiError::not_found("agent", &id));
     }

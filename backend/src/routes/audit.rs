@@ -54,7 +54,7 @@ pub(crate) async fn ingest(
     identity.must_be(&id)?;
     let org = identity.credential.org();
     let chain = ProxyChain { id: &id, public_key: &identity.proxy.public_key };
-    let mut write = app.write().await?;
+    let mut write = identity.credential.write(&app).await?;
     let taken = ledger::ingest(&mut write, org, &chain, &batch, app.now()).await;
     match taken {
         Ok(acknowledged_seq) => {

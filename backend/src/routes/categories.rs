@@ -24,7 +24,7 @@ pub(crate) async fn create(
     Management(who): Management,
     Body(category): Body<Category>,
 ) -> Result<Created<Category>, ApiError> {
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     let taken = |e| taken(e, || format!("There is a category `{}` already.", category.name));
     categories::insert(&mut write, who.org(), &category, app.now()).await.map_err(taken)?;
     Change::by(&who, EventType::CategoryCreated, json!(category)).publish(&app, write, None).await?;
@@ -39,7 +39,7 @@ pub(crate) async fn update(
     Body(patch): Body<Value>,
 ) -> Result<Json<Category>, ApiError> {
     let name = name.name("category")?;
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     let category: Category = found(&mut write, who.org(), &name).await?;
     let mut merged = json!(category);
     merge_patch(&mut merged, patch);
@@ -59,7 +59,7 @@ pub(crate) async fn delete(
     name: Segment,
 ) -> Result<StatusCode, ApiError> {
     let name = name.name("category")?;
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     if let Some(tool) = store::tools::in_category(&mut write, who.org(), &name).await? {
         let detail = format!("Tool `{tool}` is in this category: move it first.");
         return Err(ApiError::conflict("in_use", detail));

@@ -87,7 +87,7 @@ pub(crate) async fn log(
         return Err(ApiError::invalid_value("/token_id", "This is not the id of a token (tok_…)."));
     }
     let org = credential.org();
-    let mut write = app.write().await?;
+    let mut write = credential.write(&app).await?;
     let issued = match &report.token_id {
         Some(id) => executions::issued(&mut write, org, id).await?,
         None => None,

@@ -151,7 +151,7 @@ pub(crate) async fn create(
     Body(new): Body<NewKey>,
 ) -> Result<Created<ShownOnce>, ApiError> {
     let grant = grant(&app, &who, new)?;
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     if let Some(agent) = &grant.agent
         && store::one::<Agent>(&mut write, who.org(), agent).await?.is_none()
     {
@@ -295,7 +295,7 @@ pub(crate) async fn revoke(
     Management(who): Management,
     Segment(id): Segment,
 ) -> Result<StatusCode, ApiError> {
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     if !keys::revoke(&mut write, who.org(), &id, app.now()).await? {
         return Err(ApiError::not_found("key in force", &id));
     }
@@ -323,7 +323,7 @@ pub(crate) async fn rotate(
         return Err(ApiError::invalid_value("/overlap_s", "At most 30 days."));
     }
     let now = app.now();
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     let old = store::one::<Key>(&mut write, who.org(), &id)
         .await?
         .filter(|key| key.is_in_force(now))

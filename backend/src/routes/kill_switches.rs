@@ -106,7 +106,7 @@ pub(crate) async fn on(
         created_by: who.principal().to_owned(),
         created_at: app.now(),
     };
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     if kill_switches::on(&mut write, who.org(), &stored).await? {
         let (scope, id) = kill_switches::key(&stored.switch);
         let detail = json!({"scope": scope, "id": id, "reason": stored.reason});
@@ -125,7 +125,7 @@ pub(crate) async fn off(
 ) -> Result<StatusCode, ApiError> {
     let switch = switch(target.scope, target.id)?;
     let (scope, id) = kill_switches::key(&switch);
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     if !kill_switches::off(&mut write, who.org(), &switch).await? {
         return Err(ApiError::not_found("kill switch that is on for", &format!("{scope} {id}")));
     }

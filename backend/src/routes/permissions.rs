@@ -101,7 +101,7 @@ pub(crate) async fn check(
     Body(asked): Body<Check>,
 ) -> Result<Json<Answer>, ApiError> {
     let (answer, call) = decide(&app, &who, asked).await?;
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     record(&app, &mut write, &answer, &call).await?;
     write.commit().await?;
     Ok(Json(answer))
@@ -128,7 +128,7 @@ pub(crate) async fn check_batch(
     for asked in batch.checks {
         decided.push(decide(&app, &who, asked).await);
     }
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     let mut results = Vec::with_capacity(decided.len());
     for one in decided {
         results.push(match one {

@@ -70,7 +70,7 @@ pub(crate) async fn create_join_token(
         created_at: now,
         expires_at: now + JOIN_TOKEN_MS,
     };
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     for (i, tenant) in token.tenants.iter().flatten().enumerate() {
         tenant_must_exist(&mut write, who.org(), tenant, &format!("/tenants/{i}")).await?;
     }
@@ -219,7 +219,7 @@ pub(crate) async fn heartbeat(
     if beat.head.hash.len() > HASH_CHARS {
         return Err(ApiError::invalid_value("/head/hash", "SHA-256 in hexadecimal: 64 digits."));
     }
-    let mut write = app.write().await?;
+    let mut write = me.credential.write(&app).await?;
     proxies::beat(&mut write, &me.proxy, &beat, app.now()).await?;
     write.commit().await?;
     Ok(StatusCode::NO_CONTENT)
@@ -264,7 +264,7 @@ pub(crate) async fn remove(
     Management(who): Management,
     Segment(id): Segment,
 ) -> Result<StatusCode, ApiError> {
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     if !proxies::revoke(&mut write, who.org(), &id, app.now()).await? {
         return Err(ApiError::not_found("proxy", &id));
     }

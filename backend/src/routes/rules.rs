@@ -58,7 +58,7 @@ pub(crate) async fn create(
     check_guardrail(&rule, "")?;
     let now = app.now();
     let stored = with_id(&app, rule, now)?;
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     if let Some(tenant) = &stored.rule.tenant {
         tenant_must_exist(&mut write, who.org(), tenant, "/tenant_id").await?;
     }
@@ -159,7 +159,7 @@ pub(crate) async fn update(
     Segment(id): Segment,
     Body(patch): Body<Value>,
 ) -> Result<Json<Shown>, ApiError> {
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     let old: Stored = found(&mut write, who.org(), &id).await?;
     let mut merged = json!(old.rule);
     merge_patch(&mut merged, patch);
@@ -182,7 +182,7 @@ pub(crate) async fn delete(
     Management(who): Management,
     Segment(id): Segment,
 ) -> Result<StatusCode, ApiError> {
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     let old: Stored = found(&mut write, who.org(), &id).await?;
     rules::delete(&mut write, who.org(), &id).await?;
     changed(&app, write, &who, (EventType::RuleDeleted, &old.rule)).await?;
@@ -216,7 +216,7 @@ pub(crate) async fn replace(
     let org = who.org();
     let tenant = wanted.tenant_id.as_ref();
     let new = in_scope(wanted.rules, tenant)?;
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     if let Some(tenant) = tenant {
         tenant_must_exist(&mut write, org, tenant, "/tenant_id").await?;
     }

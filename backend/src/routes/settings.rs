@@ -45,7 +45,7 @@ pub(crate) async fn update(
         let detail = "An approval expires after 60 (a minute) to 604800 seconds (seven days).";
         return Err(ApiError::invalid_value("/approval_timeout_s", detail));
     }
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     let old = orgs::settings(&mut write, who.org()).await?;
     let new = Settings {
         unregistered: patch.unregistered.unwrap_or(old.unregistered),

@@ -61,7 +61,7 @@ pub(crate) async fn create(
     let now = app.now();
     let name = new.name.unwrap_or_else(|| new.id.to_string());
     let tenant = Tenant { id: new.id, name: checked_name(&name)?, created_at: now, updated_at: now };
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     let detail = json!({"id": tenant.id, "name": tenant.name});
     let change = Change::by(&who, EventType::TenantCreated, detail).tenant(Some(&tenant.id));
     let version = change.announce(&app, &mut write, None).await?;
@@ -86,7 +86,7 @@ pub(crate) async fn update(
     Body(patch): Body<TenantPatch>,
 ) -> Result<Json<Shown>, ApiError> {
     let id = id.name("tenant")?;
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     let mut tenant: Tenant = found(&mut write, who.org(), &id).await?;
     tenant.name = checked_name(&patch.name)?;
     tenant.updated_at = app.now();
@@ -107,7 +107,7 @@ pub(crate) async fn delete(
     id: Segment,
 ) -> Result<StatusCode, ApiError> {
     let id = id.name("tenant")?;
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     if !tenants::delete(&mut write, who.org(), &id).await? {
         return Err(ApiError::not_found("tenant", &id));
     }

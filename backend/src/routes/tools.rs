@@ -60,7 +60,7 @@ pub(crate) async fn create(
     Body(tool): Body<Tool>,
 ) -> Result<Created<Shown>, ApiError> {
     check_values(&tool)?;
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     let known = store::one::<Stored>(&mut write, who.org(), &tool.name).await?;
     if known.is_some_and(|known| known.status == Status::Active) {
         let detail = format!("There is a tool `{}` already: change it with PATCH.", tool.name);
@@ -163,7 +163,7 @@ pub(crate) async fn update(
     Body(patch): Body<Value>,
 ) -> Result<Json<Shown>, ApiError> {
     let name = name.name("tool")?;
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     let stored: Stored = found(&mut write, who.org(), &name).await?;
     let approves = patch.get("approved").is_some();
     let mut tool: Tool = checked(patched(&stored.tool, patch))?;
@@ -206,7 +206,7 @@ pub(crate) async fn delete(
     name: Segment,
 ) -> Result<StatusCode, ApiError> {
     let name = name.name("tool")?;
-    let mut write = app.write().await?;
+    let mut write = who.write(&app).await?;
     let status = tools::delete(&mut write, who.org(), &name)
         .await?
         .ok_or_else(|| ApiError::not_found("tool", &name))?;

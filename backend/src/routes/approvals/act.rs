@@ -36,7 +36,7 @@ pub(crate) async fn decide(
     let decider = viewer.decider(&app).await?.ok_or_else(|| {
         ApiError::forbidden("wrong_credential", "Deciding takes a signed-in person or an approver key.")
     })?;
-    let mut write = app.write().await?;
+    let mut write = viewer.write(&app).await?;
     let decision = (request.decision, request.note.as_deref());
     let approval = decide::decide(&app, &mut write, (viewer.org(), &id), &decider, decision).await?;
     write.commit().await?;
@@ -49,7 +49,7 @@ pub(crate) async fn cancel(
     viewer: Viewer,
     Segment(id): Segment,
 ) -> Result<Json<ApprovalView>, ApiError> {
-    let mut write = app.write().await?;
+    let mut write = viewer.write(&app).await?;
     let not_found = || ApiError::not_found("approval", &id);
     let approval = approvals::find(&mut write, viewer.org(), &id).await?.ok_or_else(not_found)?;
     may_cancel(&app, &viewer, &approval).await?;
@@ -96,7 +96,7 @@ pub(crate) async fn consume(
 ) -> Result<Json<Consumption>, ApiError> {
     let org = proxy.credential.org().clone();
     let not_found = || ApiError::not_found("approval", &id);
-    let mut write = app.write().await?;
+    let mut write = proxy.credential.write(&app).await?;
     let approval = approvals::find(&mut write, &org, &id).await?.ok_or_else(not_found)?;
     must_serve(&proxy, &approval.audience, approval.tenant.as_ref())?;
     let step = Step::Consume { fingerprint: request.fingerprint, txn: &request.txn };

@@ -44,7 +44,7 @@ pub(crate) async fn create(
         })?;
         let proxy = ProxyIdentity::of(credential, &app).await?;
         let wanted = ask_of_proxy(&app, &proxy, request, context).await?;
-        let asked = submit(&app, &wanted).await?;
+        let asked = submit(&app, &proxy.credential, &wanted).await?;
         let status = created(&asked);
         let answer = ApprovalAnswer {
             approval: asked.approval.state(),
@@ -58,7 +58,7 @@ pub(crate) async fn create(
         return Err(ApiError::invalid_value("/proxy", "Only a proxy may send `proxy`."));
     }
     let wanted = ask_of_rest(&app, &credential, request, idempotency_key(&headers)?).await?;
-    let asked = submit(&app, &wanted).await?;
+    let asked = submit(&app, &credential, &wanted).await?;
     let status = created(&asked);
     let mut view = ApprovalView::new(asked.approval, app.now());
     view.joined = Some(asked.joined);
@@ -70,8 +70,8 @@ fn created(asked: &Asked) -> StatusCode {
     if asked.joined { StatusCode::OK } else { StatusCode::CREATED }
 }
 
-async fn submit(app: &Arc<App>, wanted: &Ask) -> Result<Asked, ApiError> {
-    let mut write = app.write().await?;
+async fn submit(app: &Arc<App>, credential: &Credential, wanted: &Ask) -> Result<Asked, ApiError> {
+    let mut write = credential.write(app).await?;
     let asked = ask(app, &mut write, wanted).await?;
     write.commit().await?;
     Ok(asked)

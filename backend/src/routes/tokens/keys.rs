@@ -78,7 +78,7 @@ pub(crate) async fn rotate(
     Management(credential): Management,
 ) -> Result<Json<Rotated>, ApiError> {
     let org = credential.org();
-    let mut write = app.write().await?;
+    let mut write = credential.write(&app).await?;
     let epoch =
         app.vault.rotate_token_keys(&mut write, org, app.now()).await.map_err(|e| ApiError::internal(&e))?;
     let detail = json!({"kind": "execution_token", "epoch": epoch});

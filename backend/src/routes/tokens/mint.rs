@@ -90,7 +90,7 @@ pub(crate) async fn mint(
     let bound = bound(&request)?;
     let tenant = credential.tenant(request.tenant_id.as_ref())?;
     // The policy is read under the write lock: no rule changes between decision and token.
-    let mut write = app.write().await?;
+    let mut write = credential.write(&app).await?;
     let policy = app.rulesets.policy(&app, &org, tenant.as_ref()).await?;
     let tool = policy.tool(&request.tool_name);
     let call = call(&request).names(&policy, &org, credential.principal_name()?, tenant);
