@@ -61,6 +61,16 @@ fn configuration() -> Vec<(Method, &'static str, Option<Value>)> {
     ]
 }
 
+async fn join_token(admin: &support::Client) -> Value {
+    let joined = admin.post("/v1/proxies/join-tokens", json!({"audiences": ["ops"]})).await.created();
+    joined["join_token"].clone()
+}
+
+fn enrolment(join_token: &Value) -> Value {
+    json!({"join_token": join_token, "name": "p", "version": "0",
+        "public_key": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"})
+}
+
 /// An org with one of everything; answers with the ids that paths name.
 async fn furnished(backend: &Backend, org: &str) -> (support::Client, Vec<(&'static str, String)>) {
     let admin = backend.org(org).await;
@@ -71,9 +81,7 @@ async fn furnished(backend: &Backend, org: &str) -> (support::Client, Vec<(&'sta
     admin.post("/v1/agents", agent).await.created();
     let rules = admin.get("/v1/rules").await.ok();
     let keys = admin.get("/v1/keys").await.ok();
-    let joined = admin.post("/v1/proxies/join-tokens", json!({"audiences": ["ops"]})).await.created();
-    let enroll = json!({"join_token": joined["join_token"], "name": "p", "version": "0",
-        "public_key": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"});
+    let enroll = enrolment(&join_token(&admin).await);
     let proxy = backend.anonymous().post("/v1/proxies/enroll", enroll).await.created();
     let text = |v: &Value| v.as_str().unwrap().to_owned();
     let ids = vec![
@@ -246,4 +254,37 @@ async fn only_a_management_key_configures() {
         }
     }
     assert_eq!(admin.everything().await, before);
+}
+
+#[tokio::test]
+async fn what_a_proxy_says_of_itself_is_short() {
+    let backend = Backend::start().await;
+    let admin = backend.org("demo").await;
+    let token = join_token(&admin).await;
+    let mut long = enrolment(&token);
+    long["version"] = json!("1".repeat(2_000));
+    assert_eq!(
+        backend.anonymous().post("/v1/proxies/enroll", long.clone()).await.problem(422, "invalid_value")["pointer"],
+        "/version"
+    );
+    // Without a credential, little is read.
+    long["version"] = json!("1".repeat(100_000));
+    backend.anonymous().post("/v1/proxies/enroll", long).await.problem(413, "body_too_large");
+    let proxy =
+        backend.anonymous().post("/v1/proxies/enroll", enrolment(&join_token(&admin).await)).await.created();
+    let path = format!("/v1/proxies/{}/heartbeat", proxy["proxy_id"].as_str().unwrap());
+    let proxy = backend.client(proxy["proxy_key"].as_str().unwrap());
+    let beat = |version: &str, hash: &str| {
+        json!({"version": version, "policy_version": 1, "spool_depth": 0,
+               "head": {"seq": 1, "hash": hash}, "held_calls": 0})
+    };
+    let (hash, long) = ("a".repeat(64), "a".repeat(2_000));
+    for (bad, pointer) in [(beat(&long, &hash), "/version"), (beat("1", &long), "/head/hash")] {
+        assert_eq!(proxy.post(&path, bad).await.problem(422, "invalid_value")["pointer"], pointer);
+    }
+    proxy.post(&path, beat("1", &hash)).await.no_content();
+    // The token was not used up by the refusals.
+    let second = join_token(&admin).await;
+    assert_ne!(token, second);
+    backend.anonymous().post("/v1/proxies/enroll", enrolment(&token)).await.created();
 }
