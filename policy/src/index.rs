@@ -1,22 +1,28 @@
 //! The rules of one scope (one tenant, or the org), indexed so that a look-up touches few cache lines.
 //!
-//! Rules that name a tool stand together in that tool's block, the others in one block of their own; a
-//! directory finds a tool's block. Each rule has a 32-bit tag, a hash of its resource and method, and a
-//! block's rules are sorted by it; as hashes spread evenly, a tag's value says nearly where it stands. A
-//! call's names are hashed once. A tag only nominates; the names themselves decide.
+//! All is in one array of cells, see [`Index`]. Rules that name a tool stand together in that tool's block:
+//! a head, the tool's name, the rules; a directory says where the blocks are. Each rule has a 32-bit tag,
+//! a hash of its resource and method, and a block's rules are sorted by it; as hashes spread evenly, a
+//! tag's value says nearly where it stands. A call's names are hashed once. A tag only nominates; the
+//! names themselves decide.
 //!
 //! What a rule is called stands apart and is read only by who asks for it.
 
+mod cell;
 mod compile;
 mod names;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
+use std::hint::black_box;
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use serde::{Serialize, Serializer};
 
-use self::names::{NameRef, Names};
+use self::cell::{Cell, Head, RuleCell, present_bit, tag_of};
 use crate::call::Call;
 use crate::level::Level;
 use crate::rule::{Permission, Rule};
@@ -50,6 +56,13 @@ impl Hashes {
         let tags = [tag(resource, method), tag(resource, 0), tag(0, method), tag(0, 0)];
         Self { tool: tool_tag(tool), tags, applicable }
     }
+
+    /// The selectors that apply and for whose tag the lowest bit of `present` is set. Without a branch
+    /// for each, as these would go either way.
+    fn candidates(&self, present: impl Fn(u32) -> u32) -> u8 {
+        let [a, b, c, d] = self.tags.map(|tag| (present(tag) & 1) as u8);
+        (a | b << 1 | c << 2 | d << 3) & self.applicable
+    }
 }
 
 /// A fixed seed: a rule set compiles to the same index everywhere. Only administrators' names enter
@@ -57,7 +70,13 @@ impl Hashes {
 const SEED: FixedState = FixedState::with_seed(0x6f61_6b61_6c6c_6f77);
 
 pub(crate) fn hash_name(name: &str) -> u64 {
-    SEED.hash_one(name)
+    hash_bytes(name.as_bytes())
+}
+
+fn hash_bytes(bytes: &[u8]) -> u64 {
+    let mut hasher = SEED.build_hasher();
+    hasher.write(bytes);
+    hasher.finish()
 }
 
 /// The tag of a rule, or of what would select a call; 0 stands for a name that it lacks.
@@ -75,45 +94,6 @@ fn scale(tag: u32, len: usize) -> usize {
     ((u64::from(tag) * len as u64) >> 32) as usize
 }
 
-/// The bit of a tag in [`Block::present`].
-fn bit(tag: u32) -> u64 {
-    1 << (tag >> 26)
-}
-
-/// One rule: 16 bytes, besides its id and its share of the names.
-struct Entry {
-    tag: u32,
-    resource: NameRef,
-    method: NameRef,
-    level: Level,
-    permission: Permission,
-}
-
-/// Where the rules of one tool stand, or of none.
-#[derive(Clone, Copy)]
-struct Block {
-    /// The bits of its rules' tags: most selectors that have no rule are known by it alone.
-    present: u64,
-    tag: u32,
-    tool: NameRef,
-    start: u32,
-    len: u32,
-}
-
-impl Default for Block {
-    fn default() -> Self {
-        Self { present: 0, tag: u32::MAX, tool: NameRef::NONE, start: 0, len: 0 }
-    }
-}
-
-/// The blocks of the tools: sorted by tag, each at the place its tag is expected at, or soon after; the
-/// gaps are empty blocks.
-#[derive(Default)]
-struct Directory {
-    homes: u32,
-    slots: Vec<Block>,
-}
-
 /// A rule found by a look-up.
 #[derive(Clone, Copy)]
 pub(crate) struct Found<'r> {
@@ -124,14 +104,14 @@ pub(crate) struct Found<'r> {
 /// A rule in an index.
 #[derive(Clone, Copy)]
 pub(crate) struct RuleRef<'r> {
-    index: &'r Index,
+    ids: &'r Ids,
     at: u32,
 }
 
 impl<'r> RuleRef<'r> {
     /// What the rule is called.
     pub(crate) fn id(self) -> &'r str {
-        self.index.id(self.at as usize)
+        self.ids.get(self.at as usize)
     }
 }
 
@@ -155,22 +135,60 @@ impl Serialize for RuleRef<'_> {
     }
 }
 
-/// The compiled rules of one scope.
-#[derive(Default)]
+/// The compiled rules of one scope. Cheap to clone.
+#[derive(Clone, Default)]
 pub(crate) struct Index {
-    directory: Directory,
-    entries: Vec<Entry>,
-    names: Names,
-    without_tool: Block,
-    /// The ids of the entries, in their order, and where each ends.
-    ids: String,
-    id_ends: Vec<u32>,
+    /// In this order: [`Present`] of the rules without a tool; the names that rules select by; the
+    /// directory; the rules without a tool; the tools' blocks, sorted by the tools' tags.
+    cells: Arc<[Cell]>,
+    ids: Arc<Ids>,
+    /// Where the directory starts.
+    directory: u32,
+    /// The directory divides the range of tools' tags into so many parts. For each it has, in four
+    /// bytes, where the part's first block starts, counted from `blocks`; at last, where all end.
+    parts: u32,
+    /// Where the rules without a tool start.
+    blocks: u32,
+    toolless: u32,
+    rules: u32,
+}
+
+/// Which tags the rules without a tool have, a bit for each value of a tag's highest byte.
+type Present = [u8; PRESENT_CELLS * size_of::<Cell>()];
+const PRESENT_CELLS: usize = 2;
+
+/// The byte and the bit of a tag in a [`Present`].
+fn present_place(tag: u32) -> (usize, u32) {
+    ((tag >> 27) as usize, tag >> 24 & 7)
+}
+
+/// The ids of the rules, in their order, and where each cell's ends.
+#[derive(Default)]
+struct Ids {
+    text: Box<str>,
+    ends: Box<[u32]>,
+}
+
+impl Ids {
+    fn get(&self, at: usize) -> &str {
+        let end = |at: usize| self.ends.get(at).map_or(0, |end| *end as usize);
+        let start = at.checked_sub(1).map_or(0, end);
+        self.text.get(start..end(at)).unwrap_or("")
+    }
+}
+
+/// A run of cells: the rules of one tool, or of none; and which selectors can have a rule there.
+#[derive(Clone, Copy)]
+struct Block {
+    start: usize,
+    len: usize,
+    candidates: u8,
 }
 
 impl Index {
     /// The number of rules.
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.rules as usize
     }
 
     /// The first rule, in the order of the levels, that selects this call. Rules that name a tool are
@@ -181,23 +199,21 @@ impl Index {
         call: &Call<'_>,
         with_tool: bool,
     ) -> Option<(Level, Found<'_>)> {
-        let tool_block = if with_tool { self.tool_block(hashes, call) } else { None };
         let [l1, l2, l3, l4, l5, l6, l7, l8] = Level::RULES;
-        let named = tool_block.and_then(|block| self.first_in(block, [l1, l2, l3, l4], hashes, call));
-        named.or_else(|| self.first_in(&self.without_tool, [l5, l6, l7, l8], hashes, call))
+        let block = if with_tool { self.tool_block(hashes, call) } else { None };
+        let named = block.and_then(|block| self.first_in(block, [l1, l2, l3, l4], hashes, call));
+        named.or_else(|| self.first_in(self.toolless_block(hashes), [l5, l6, l7, l8], hashes, call))
     }
 
     fn first_in(
         &self,
-        block: &Block,
+        block: Block,
         levels: [Level; SELECTORS],
         hashes: &Hashes,
         call: &Call<'_>,
     ) -> Option<(Level, Found<'_>)> {
-        let [a, b, c, d] = hashes.tags.map(|tag| (block.present >> (tag >> 26)) as u8 & 1);
-        let candidates = (a | b << 1 | c << 2 | d << 3) & hashes.applicable;
         (0..SELECTORS).zip(levels).zip(hashes.tags).find_map(|((n, level), tag)| {
-            if candidates & (1 << n) == 0 {
+            if block.candidates & (1 << n) == 0 {
                 return None;
             }
             self.find_in(block, level, tag, call).map(|found| (level, found))
@@ -206,47 +222,72 @@ impl Index {
 
     /// The rule of `level` that selects this call.
     pub(crate) fn find(&self, level: Level, hashes: &Hashes, call: &Call<'_>) -> Option<Found<'_>> {
-        let block = if level.names_tool() { self.tool_block(hashes, call)? } else { &self.without_tool };
+        let block =
+            if level.names_tool() { self.tool_block(hashes, call)? } else { self.toolless_block(hashes) };
         let selector = usize::from(level.number() - 1) % SELECTORS;
-        if hashes.applicable & (1 << selector) == 0 {
+        if block.candidates & (1 << selector) == 0 {
             return None;
         }
         self.find_in(block, level, *hashes.tags.get(selector)?, call)
     }
 
-    fn tool_block(&self, hashes: &Hashes, call: &Call<'_>) -> Option<&Block> {
-        let Directory { homes, slots } = &self.directory;
+    fn tool_block(&self, hashes: &Hashes, call: &Call<'_>) -> Option<Block> {
         let tag = hashes.tool;
-        slots
-            .get(scale(tag, *homes as usize)..)?
-            .iter()
-            .take_while(|block| block.len != 0 && block.tag <= tag)
-            .find(|block| block.tag == tag && self.names.is(block.tool, call.tool))
+        let (mut at, end) = self.part(tag)?;
+        let mut cells = self.cells.get(at..end)?;
+        read_ahead(cells);
+        while let [first, rest @ ..] = cells {
+            let head = Head::read(first);
+            let (start, len) = (at + head.cells(), head.rules as usize);
+            if head.tag == tag && head.is(call.tool, rest) {
+                let candidates = hashes.candidates(|tag| head.present >> present_bit(tag));
+                return Some(Block { start, len, candidates });
+            }
+            at = start + len;
+            cells = self.cells.get(at..end)?;
+        }
+        None
     }
 
-    fn find_in(&self, block: &Block, level: Level, tag: u32, call: &Call<'_>) -> Option<Found<'_>> {
-        let start = block.start as usize;
-        let entries = self.entries.get(start..start + block.len as usize)?;
-        let first = first_with(entries, tag);
-        let (at, entry) = entries
-            .iter()
-            .enumerate()
-            .skip(first)
-            .take_while(|(_, entry)| entry.tag == tag)
-            .find(|(_, entry)| self.selects(entry, level, call))?;
-        Some(Found { permission: entry.permission, rule: RuleRef { index: self, at: narrow(start + at) } })
+    /// Where the blocks of the tools with such a tag start and end.
+    fn part(&self, tag: u32) -> Option<(usize, usize)> {
+        let at = self.directory as usize * size_of::<Cell>() + scale(tag, self.parts as usize) * 4;
+        let [start, end] = self.cells.as_flattened().get(at..at + 8)?.as_chunks().0 else { return None };
+        let place = |bytes: &[u8; 4]| self.blocks as usize + u32::from_le_bytes(*bytes) as usize;
+        Some((place(start), place(end)))
     }
 
-    fn selects(&self, entry: &Entry, level: Level, call: &Call<'_>) -> bool {
-        entry.level == level
-            && (!level.names_resource() || call.resource.is_some_and(|r| self.names.is(entry.resource, r)))
-            && (!level.names_method() || call.method.is_some_and(|m| self.names.is(entry.method, m)))
+    fn toolless_block(&self, hashes: &Hashes) -> Block {
+        let present = self.cells.as_flattened().first_chunk::<{ size_of::<Present>() }>();
+        let candidates = present.map_or(0, |present| {
+            hashes.candidates(|tag| {
+                let (byte, bit) = present_place(tag);
+                present.get(byte).map_or(0, |bits| u32::from(bits >> bit))
+            })
+        });
+        Block { start: self.blocks as usize, len: self.toolless as usize, candidates }
     }
 
-    fn id(&self, at: usize) -> &str {
-        let end = |at: usize| self.id_ends.get(at).map_or(0, |end| *end as usize);
-        let start = at.checked_sub(1).map_or(0, end);
-        self.ids.get(start..end(at)).unwrap_or("")
+    fn find_in(&self, block: Block, level: Level, tag: u32, call: &Call<'_>) -> Option<Found<'_>> {
+        let rules = self.cells.get(block.start..)?.get(..block.len)?;
+        let first = first_with(rules, tag);
+        let of_tag = rules.iter().enumerate().skip(first).take_while(|(_, rule)| tag_of(rule) == tag);
+        for (at, rule) in of_tag {
+            let Some(permission) = RuleCell::permission(rule, level) else { continue };
+            if self.selects(rule, level, call) {
+                let rule = RuleRef { ids: &self.ids, at: narrow(block.start + at) - self.blocks };
+                return Some(Found { permission, rule });
+            }
+        }
+        None
+    }
+
+    /// Whether the names of a rule of this level are the call's.
+    fn selects(&self, rule: &Cell, level: Level, call: &Call<'_>) -> bool {
+        let names = self.cells.get(PRESENT_CELLS..).unwrap_or(&[]).as_flattened();
+        let is = |at, name: &str| names::read(names, at) == name.as_bytes();
+        (!level.names_resource() || call.resource.is_some_and(|r| is(RuleCell::resource(rule), r)))
+            && (!level.names_method() || call.method.is_some_and(|m| is(RuleCell::method(rule), m)))
     }
 
     /// The id of the rule that has the same selector as `rule`.
@@ -265,22 +306,32 @@ impl Index {
 
     /// Bytes on the heap.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.directory.slots.capacity() * size_of::<Block>()
-            + self.entries.capacity() * size_of::<Entry>()
-            + self.names.heap_bytes()
-            + self.ids.capacity()
-            + self.id_ends.capacity() * size_of::<u32>()
+        size_of_val(&*self.cells)
+            + size_of::<Ids>()
+            + self.ids.text.len()
+            + size_of_val(&*self.ids.ends)
+            + 4 * size_of::<usize>()
     }
 }
 
-/// Where the first entry with at least this tag stands, among entries sorted by tag.
-fn first_with(entries: &[Entry], tag: u32) -> usize {
-    let guess = scale(tag, entries.len());
-    let (before, after) = entries.split_at_checked(guess).unwrap_or((entries, &[]));
-    let back = before.iter().rev().take(NEAR).take_while(|entry| entry.tag >= tag).count();
-    let on = if back == 0 { after.iter().take(NEAR).take_while(|entry| entry.tag < tag).count() } else { 0 };
+/// Reads what lies ahead, one cell in each cache line, and does nothing with it: so the lines of a block
+/// come at the same time, and not each when the one before it has said where to look next.
+fn read_ahead(cells: &[Cell]) {
+    const LINE: usize = 64 / size_of::<Cell>();
+    for cell in cells.iter().step_by(LINE).take(LINE) {
+        black_box(tag_of(cell));
+    }
+}
+
+/// Where the first rule with at least this tag stands, among rules sorted by tag.
+fn first_with(rules: &[Cell], tag: u32) -> usize {
+    let guess = scale(tag, rules.len());
+    let (before, after) = rules.split_at_checked(guess).unwrap_or((rules, &[]));
+    let back = before.iter().rev().take(NEAR).take_while(|rule| tag_of(rule) >= tag).count();
+    let on =
+        if back == 0 { after.iter().take(NEAR).take_while(|rule| tag_of(rule) < tag).count() } else { 0 };
     if back == NEAR || on == NEAR {
-        return entries.partition_point(|entry| entry.tag < tag);
+        return rules.partition_point(|rule| tag_of(rule) < tag);
     }
     guess - back + on
 }

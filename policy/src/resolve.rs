@@ -202,7 +202,7 @@ impl<'r> Question<'r, '_> {
         if wants_resource && self.call.resource.is_none() {
             return Err(ResolveError::ResourceRequired);
         }
-        let walk = [(RuleScope::Tenant, self.tenant), (RuleScope::Org, Some(&*self.rules.org_rules))];
+        let walk = [(RuleScope::Tenant, self.tenant), (RuleScope::Org, Some(&self.rules.org_rules))];
         for (scope, index) in walk {
             let Some(index) = index else { continue };
             // A tool that nobody registered is not the one that a rule's author had in mind.
@@ -243,7 +243,7 @@ impl<'r> Question<'r, '_> {
 
     fn guardrail(&self) -> Option<Says<'r>> {
         // A guardrail that names a tool holds for every tool of that name, registered here or not.
-        let index = &*self.rules.guardrails;
+        let index = &self.rules.guardrails;
         if index.len() == 0 {
             return None;
         }

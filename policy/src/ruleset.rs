@@ -115,10 +115,10 @@ pub struct RuleSet {
     pub(crate) version: u64,
     pub(crate) closed: bool,
     pub(crate) catalog: Arc<Catalog>,
-    pub(crate) org_rules: Arc<Index>,
-    pub(crate) guardrails: Arc<Index>,
+    pub(crate) org_rules: Index,
+    pub(crate) guardrails: Index,
     /// `None`: the tenant exists, its rules are not loaded.
-    pub(crate) tenants: Map<Option<Arc<Index>>>,
+    pub(crate) tenants: Map<Option<Index>>,
 }
 
 impl RuleSet {
@@ -138,8 +138,8 @@ impl RuleSet {
             version: 0,
             closed: true,
             catalog: Arc::new(catalog),
-            org_rules: Arc::default(),
-            guardrails: Arc::default(),
+            org_rules: Index::default(),
+            guardrails: Index::default(),
             tenants: Map::default(),
         }
     }
@@ -174,8 +174,8 @@ impl RuleSet {
             version,
             closed: false,
             catalog: Arc::new(Catalog::compile(policy)?),
-            org_rules: Arc::new(org_rules),
-            guardrails: Arc::new(guardrail_index),
+            org_rules,
+            guardrails: guardrail_index,
             tenants,
         })
     }
@@ -215,7 +215,7 @@ impl RuleSet {
             return Err(CompileError::TenantGuardrail { rule: rule.label() });
         }
         let rules: Vec<&Rule> = rules.iter().collect();
-        compile_index(&rules).map(|index| TenantRules(Arc::new(index)))
+        compile_index(&rules).map(TenantRules)
     }
 
     /// The org.
@@ -270,7 +270,7 @@ impl RuleSet {
     pub fn rule_count(&self) -> usize {
         self.org_rules.len()
             + self.guardrails.len()
-            + self.tenants.values().flatten().map(|i| i.len()).sum::<usize>()
+            + self.tenants.values().flatten().map(Index::len).sum::<usize>()
     }
 
     /// Bytes that the compiled rules take on the heap (tools not counted).
@@ -279,7 +279,7 @@ impl RuleSet {
         let tenants: usize = self
             .tenants
             .iter()
-            .map(|(name, i)| name.len() + i.as_ref().map_or(0, |i| i.heap_bytes() + size_of::<Index>()))
+            .map(|(name, i)| name.len() + size_of::<Index>() + i.as_ref().map_or(0, Index::heap_bytes))
             .sum();
         self.org_rules.heap_bytes() + self.guardrails.heap_bytes() + tenants
     }
@@ -287,7 +287,7 @@ impl RuleSet {
 
 /// One tenant's compiled rules. Cheap to clone.
 #[derive(Clone)]
-pub struct TenantRules(pub(crate) Arc<Index>);
+pub struct TenantRules(pub(crate) Index);
 
 impl Catalog {
     /// The tool of that name, whose hash the caller has at hand.

@@ -108,7 +108,7 @@ impl<'r> Question<'r, '_> {
             ResolvedFrom::Rule(scope, level) => {
                 let index = match scope {
                     RuleScope::Tenant => self.tenant,
-                    RuleScope::Org => Some(&*self.rules.org_rules),
+                    RuleScope::Org => Some(&self.rules.org_rules),
                 };
                 let applicable = index.is_some()
                     && (!level.names_tool() || self.tool.is_some())
