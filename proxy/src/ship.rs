@@ -13,6 +13,8 @@ use crate::spool::SpoolError;
 
 /// Events in one request.
 const BATCH_MAX: usize = 500;
+/// Their bytes: half of what the backend takes. Callers choose how large an event is.
+const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 const BACK_OFF_MIN: Duration = Duration::from_millis(200);
 const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(20);
@@ -40,7 +42,7 @@ pub async fn run(app: Arc<App>, key: SigningKey) {
 /// Ships one batch.
 async fn ship(app: &App, key: &SigningKey) -> Result<(), String> {
     let spool = app.spool.clone();
-    let events = tokio::task::spawn_blocking(move || spool.unacknowledged(BATCH_MAX))
+    let events = tokio::task::spawn_blocking(move || spool.unacknowledged(BATCH_MAX, BATCH_BYTES_MAX))
         .await
         .map_err(|e| e.to_string())?
         .map_err(|e: SpoolError| e.to_string())?;

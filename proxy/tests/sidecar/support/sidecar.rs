@@ -2,14 +2,16 @@
 
 use std::path::Path;
 
-use oakallow_proxy::Running;
 use oakallow_proxy::config::Config;
+use oakallow_proxy::spool::SpoolError;
+use oakallow_proxy::{Running, StartError};
 use reqwest::{Client, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::backend::Backend;
 use super::policy::{AGENT, AUDIENCE, OrgBundle};
+use super::until;
 use super::upstream::Upstream;
 
 /// All three; ends with this value.
@@ -45,8 +47,14 @@ impl Sidecar {
     /// Ends the proxy in good order, and starts it again over the same state.
     pub(crate) async fn restart(mut self) -> Self {
         self.proxy.shutdown().await;
-        let config = config(self.dir.path(), &self.backend.url, &self.upstream.url, &self.more);
-        self.proxy = oakallow_proxy::start(config).await.expect("it starts again");
+        let config = || config(self.dir.path(), &self.backend.url, &self.upstream.url, &self.more);
+        // The spool is free when the last connection of the old proxy has ended.
+        self.proxy =
+            until("a start over the same state", async || match oakallow_proxy::start(config()).await {
+                Err(StartError::Spool(SpoolError::Open(_))) => None,
+                started => Some(started.expect("it starts again")),
+            })
+            .await;
         self
     }
 

@@ -8,18 +8,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use oakallow_policy::audit::{Chained, Event, EventType, Head};
 use oakallow_policy::timestamp::parse_rfc3339;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::Durability;
+use store::{HEAD, Store, unwritable};
+
+mod store;
 
 /// Most appends in one batch: bounds how long the first of them waits.
 const BATCH_MAX: usize = 512;
-
-const HEAD: &[u8] = b"head";
-const ACKNOWLEDGED: &[u8] = b"acknowledged";
 
 /// Why an event was not stored. The caller refuses the call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -64,15 +63,6 @@ pub struct Spool {
     store: Store,
     events_max: u64,
     failures: Arc<AtomicU64>,
-}
-
-#[derive(Clone)]
-struct Store {
-    db: Database,
-    events: Keyspace,
-    open: Keyspace,
-    meta: Keyspace,
-    persist: PersistMode,
 }
 
 impl Spool {
@@ -150,7 +140,7 @@ impl Spool {
     #[must_use]
     pub fn oldest_age_s(&self, now_ms: u64) -> u64 {
         // What cannot be read is reported by `is_failing` and by the shipper.
-        let oldest = self.unacknowledged(1).ok().and_then(|events| events.into_iter().next());
+        let oldest = self.unacknowledged(1, 0).ok().and_then(|events| events.into_iter().next());
         let written = oldest.and_then(|e| parse_rfc3339(&e.event.time));
         written.map_or(0, |at| now_ms.saturating_sub(at) / 1_000)
     }
@@ -167,10 +157,11 @@ impl Spool {
         let _ = self.standing.subscribe().wait_for(|s| s.acknowledged >= seq).await;
     }
 
-    /// The next events that the backend does not have, oldest first.
-    pub fn unacknowledged(&self, most: usize) -> Result<Vec<Chained>, SpoolError> {
+    /// The next events that the backend does not have, oldest first: at most so many, and so many bytes
+    /// (one event may have more).
+    pub fn unacknowledged(&self, most: usize, bytes_max: usize) -> Result<Vec<Chained>, SpoolError> {
         let after = self.standing.borrow().acknowledged;
-        self.store.read(after, most)
+        self.store.read(after, most, bytes_max)
     }
 
     /// Forgets everything up to `seq`.
@@ -189,68 +180,6 @@ impl Spool {
     pub fn open_calls(&self) -> Result<Vec<(String, Event)>, SpoolError> {
         self.store.open_calls()
     }
-}
-
-impl Store {
-    fn open(directory: &Path, durability: Durability) -> Result<Self, SpoolError> {
-        let fail = |e: fjall::Error| SpoolError::Open(e.to_string());
-        let db = Database::builder(directory).open().map_err(fail)?;
-        let keyspace = |name| db.keyspace(name, KeyspaceCreateOptions::default).map_err(fail);
-        Ok(Self {
-            events: keyspace("events")?,
-            open: keyspace("open")?,
-            meta: keyspace("meta")?,
-            persist: match durability {
-                Durability::Process => PersistMode::Buffer,
-                Durability::Power => PersistMode::SyncData,
-            },
-            db,
-        })
-    }
-
-    fn standing(&self) -> Result<Standing, SpoolError> {
-        let head = self.meta.get(HEAD).map_err(unwritable)?;
-        let head = match head {
-            Some(bytes) => serde_json::from_slice(&bytes).map_err(unwritable)?,
-            None => Head::default(),
-        };
-        let acknowledged = self.meta.get(ACKNOWLEDGED).map_err(unwritable)?;
-        let acknowledged =
-            acknowledged.and_then(|b| b.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes);
-        Ok(Standing { head, acknowledged })
-    }
-
-    fn read(&self, after: u64, most: usize) -> Result<Vec<Chained>, SpoolError> {
-        self.events
-            .range((after + 1).to_be_bytes()..)
-            .take(most)
-            .map(|entry| serde_json::from_slice(&entry.value().map_err(unwritable)?).map_err(unwritable))
-            .collect()
-    }
-
-    fn forget(&self, from: u64, to: u64) -> Result<(), SpoolError> {
-        let mut batch = self.db.batch();
-        for seq in from + 1..=to {
-            batch.remove(&self.events, seq.to_be_bytes());
-        }
-        batch.insert(&self.meta, ACKNOWLEDGED, to.to_be_bytes());
-        batch.commit().map_err(unwritable)
-    }
-
-    fn open_calls(&self) -> Result<Vec<(String, Event)>, SpoolError> {
-        self.open
-            .iter()
-            .map(|entry| {
-                let (key, value) = entry.into_inner().map_err(unwritable)?;
-                let event = serde_json::from_slice(&value).map_err(unwritable)?;
-                Ok((String::from_utf8_lossy(&key).into_owned(), event))
-            })
-            .collect()
-    }
-}
-
-fn unwritable(e: impl std::fmt::Display) -> SpoolError {
-    SpoolError::Unwritable(e.to_string())
 }
 
 struct Writer {
@@ -352,7 +281,7 @@ mod tests {
         }
         spool.append_outcome(event(EventType::CallCompleted, "txn_a")).await.unwrap();
         let mut head = Head::default();
-        for chained in spool.unacknowledged(100).unwrap() {
+        for chained in spool.unacknowledged(100, 1 << 20).unwrap() {
             head = chained.follow("proxy/prx_1", &head).unwrap();
         }
         assert_eq!((head.seq, &head), (5, &spool.standing().head));
@@ -380,9 +309,19 @@ mod tests {
         assert_eq!(spool.append_outcome(event(EventType::CallCompleted, "txn_a")).await, Ok(3));
         spool.acknowledge(3).unwrap();
         assert_eq!(spool.standing().depth(), 0);
-        assert!(spool.unacknowledged(10).unwrap().is_empty());
+        assert!(spool.unacknowledged(10, 1 << 20).unwrap().is_empty());
         assert_eq!(spool.oldest_age_s(in_an_hour), 0);
         spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await.unwrap();
-        assert_eq!(spool.unacknowledged(10).unwrap().first().map(|e| e.seq), Some(4));
+        assert_eq!(spool.unacknowledged(10, 1 << 20).unwrap().first().map(|e| e.seq), Some(4));
+    }
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_read_at_once_is_bounded_and_never_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = open(directory.path(), 100);
+        let events = (0..10).map(|n| event(EventType::CallDecided, &format!("txn_{n}"))).collect();
+        spool.append(events).await.unwrap();
+        let bytes = serde_json::to_vec(&spool.unacknowledged(1, 0).unwrap()).unwrap().len();
+        assert_eq!(spool.unacknowledged(4, 1 << 20).unwrap().len(), 4);
+        assert_eq!(spool.unacknowledged(100, 3 * bytes).unwrap().len(), 3);
     }
 }

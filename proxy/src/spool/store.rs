@@ -1,0 +1,89 @@
+//! The spool on disk: the events, the list of open calls, and where it stands.
+
+use std::path::Path;
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use oakallow_policy::audit::{Chained, Event, Head};
+
+use super::{SpoolError, Standing};
+use crate::config::Durability;
+
+pub(super) const HEAD: &[u8] = b"head";
+const ACKNOWLEDGED: &[u8] = b"acknowledged";
+
+#[derive(Clone)]
+pub(super) struct Store {
+    pub(super) db: Database,
+    pub(super) events: Keyspace,
+    pub(super) open: Keyspace,
+    pub(super) meta: Keyspace,
+    pub(super) persist: PersistMode,
+}
+
+impl Store {
+    pub(super) fn open(directory: &Path, durability: Durability) -> Result<Self, SpoolError> {
+        let fail = |e: fjall::Error| SpoolError::Open(e.to_string());
+        let db = Database::builder(directory).open().map_err(fail)?;
+        let keyspace = |name| db.keyspace(name, KeyspaceCreateOptions::default).map_err(fail);
+        Ok(Self {
+            events: keyspace("events")?,
+            open: keyspace("open")?,
+            meta: keyspace("meta")?,
+            persist: match durability {
+                Durability::Process => PersistMode::Buffer,
+                Durability::Power => PersistMode::SyncData,
+            },
+            db,
+        })
+    }
+
+    pub(super) fn standing(&self) -> Result<Standing, SpoolError> {
+        let head = self.meta.get(HEAD).map_err(unwritable)?;
+        let head = match head {
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(unwritable)?,
+            None => Head::default(),
+        };
+        let acknowledged = self.meta.get(ACKNOWLEDGED).map_err(unwritable)?;
+        let acknowledged =
+            acknowledged.and_then(|b| b.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes);
+        Ok(Standing { head, acknowledged })
+    }
+
+    pub(super) fn read(&self, after: u64, most: usize, bytes_max: usize) -> Result<Vec<Chained>, SpoolError> {
+        let (mut events, mut bytes) = (Vec::new(), 0);
+        for entry in self.events.range((after + 1).to_be_bytes()..).take(most) {
+            let value = entry.value().map_err(unwritable)?;
+            bytes += value.len();
+            if bytes > bytes_max && !events.is_empty() {
+                break;
+            }
+            events.push(serde_json::from_slice(&value).map_err(unwritable)?);
+        }
+        Ok(events)
+    }
+
+    pub(super) fn forget(&self, from: u64, to: u64) -> Result<(), SpoolError> {
+        let mut batch = self.db.batch();
+        for seq in from + 1..=to {
+            batch.remove(&self.events, seq.to_be_bytes());
+        }
+        batch.insert(&self.meta, ACKNOWLEDGED, to.to_be_bytes());
+        batch.commit().map_err(unwritable)
+    }
+
+    pub(super) fn open_calls(&self) -> Result<Vec<(String, Event)>, SpoolError> {
+        self.open
+            .iter()
+            .map(|entry| {
+                let (key, value) = entry.into_inner().map_err(unwritable)?;
+                let event = serde_json::from_slice(&value).map_err(unwritable)?;
+                Ok((String::from_utf8_lossy(&key).into_owned(), event))
+            })
+            .collect()
+    }
+}
+
+pub(super) fn unwritable(e: impl std::fmt::Display) -> SpoolError {
+    SpoolError::Unwritable(e.to_string())
+}
+
