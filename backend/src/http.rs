@@ -10,7 +10,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::FutureExt as _;
 use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
     X_FRAME_OPTIONS,
 };
 use http::{HeaderValue, StatusCode};
@@ -22,11 +22,12 @@ use crate::state::App;
 const REQUEST_ID_HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The outermost layer.
-pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(crate) async fn around(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let id = app.random.id(Kind::Txn, app.now()).replacen("txn_", "req_", 1);
     let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str).to_owned();
     let method = known_method(&request);
     let began = Instant::now();
+    name_host(&mut request);
     let mut response = REQUEST_ID.scope(id.clone(), guarded(&app, request, next)).await;
     let status = response.status();
     let took = began.elapsed();
@@ -47,6 +48,14 @@ pub(crate) async fn around(State(app): State<Arc<App>>, request: Request, next: 
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
+}
+
+/// HTTP/2 says the host in `:authority` (RFC 9113, section 8.3.1), HTTP/1 in `Host`: who asks for it finds it there.
+fn name_host(request: &mut Request) {
+    let authority = request.uri().authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
+    if let Some(authority) = authority {
+        request.headers_mut().entry(HOST).or_insert(authority);
+    }
 }
 
 /// What a response has unless its handler says otherwise: nothing is cached, sniffed, framed or run.
@@ -110,6 +119,21 @@ mod tests {
 
     use super::*;
     use crate::{Config, Running};
+
+    #[test]
+    fn the_host_of_http_2_is_found_where_that_of_http_1_stands() {
+        let of = |uri: &str, host: Option<&str>| {
+            let mut request = Request::builder().uri(uri).body(axum::body::Body::empty()).unwrap();
+            if let Some(host) = host {
+                request.headers_mut().insert(HOST, HeaderValue::from_str(host).unwrap());
+            }
+            name_host(&mut request);
+            request.headers().get(HOST).map(|h| h.to_str().unwrap().to_owned())
+        };
+        assert_eq!(of("http://ours.example/approvals", None).as_deref(), Some("ours.example"));
+        assert_eq!(of("http://ours.example/", Some("evil.example")).as_deref(), Some("evil.example"));
+        assert_eq!(of("/approvals", None), None);
+    }
 
     /// A backend, and beside it a server with these layers around a route that goes wrong.
     async fn around_route(

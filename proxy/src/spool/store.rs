@@ -86,4 +86,3 @@ impl Store {
 pub(super) fn unwritable(e: impl std::fmt::Display) -> SpoolError {
     SpoolError::Unwritable(e.to_string())
 }
-
