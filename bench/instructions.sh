@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # rules : most instructions per decision. Measured 2026-11-24, plus a tenth.
-readonly budgets=(10:1270 1000:1360 100000:1370)
+readonly budgets=(10:1050 1000:1140 100000:1150)
 readonly decisions=1000
 
 cargo build --quiet --release -p oakallow-bench --bin decide-instructions

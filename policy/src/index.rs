@@ -270,14 +270,15 @@ impl Index {
 
     fn find_in(&self, block: Block, level: Level, tag: u32, call: &Call<'_>) -> Option<Found<'_>> {
         let rules = self.cells.get(block.start..)?.get(..block.len)?;
-        let first = first_with(rules, tag);
-        let of_tag = rules.iter().enumerate().skip(first).take_while(|(_, rule)| tag_of(rule) == tag);
-        for (at, rule) in of_tag {
-            let Some(permission) = RuleCell::permission(rule, level) else { continue };
-            if self.selects(rule, level, call) {
-                let rule = RuleRef { ids: &self.ids, at: narrow(block.start + at) - self.blocks };
-                return Some(Found { permission, rule });
+        let mut at = first_with(rules, tag);
+        while let Some(rule) = rules.get(at).filter(|rule| tag_of(rule) == tag) {
+            if let Some(permission) = RuleCell::permission(rule, level)
+                && self.selects(rule, level, call)
+            {
+                let at = narrow(block.start + at) - self.blocks;
+                return Some(Found { permission, rule: RuleRef { ids: &self.ids, at } });
             }
+            at += 1;
         }
         None
     }
@@ -325,15 +326,18 @@ fn read_ahead(cells: &[Cell]) {
 
 /// Where the first rule with at least this tag stands, among rules sorted by tag.
 fn first_with(rules: &[Cell], tag: u32) -> usize {
-    let guess = scale(tag, rules.len());
-    let (before, after) = rules.split_at_checked(guess).unwrap_or((rules, &[]));
-    let back = before.iter().rev().take(NEAR).take_while(|rule| tag_of(rule) >= tag).count();
-    let on =
-        if back == 0 { after.iter().take(NEAR).take_while(|rule| tag_of(rule) < tag).count() } else { 0 };
-    if back == NEAR || on == NEAR {
-        return rules.partition_point(|rule| tag_of(rule) < tag);
+    let tag_at = |at: usize| rules.get(at).map(tag_of);
+    let mut at = scale(tag, rules.len());
+    for _ in 0..NEAR {
+        if tag_at(at.wrapping_sub(1)).is_some_and(|t| t >= tag) {
+            at -= 1;
+        } else if tag_at(at).is_some_and(|t| t < tag) {
+            at += 1;
+        } else {
+            return at;
+        }
     }
-    guess - back + on
+    rules.partition_point(|rule| tag_of(rule) < tag)
 }
 
 /// Positions and offsets of one scope fit into 32 bits: a scope that had more would not fit into a
