@@ -270,7 +270,8 @@ impl Check {
                         // Good for one intent.
                         && self.used.insert(consumption)
                 }
-                Some(PermitReason::Passthrough) => true,
+                // Plumbing of a protocol names no tool and carries no token; what does is a call.
+                Some(PermitReason::Passthrough) => data.tool.is_none() && data.token_id.is_none(),
                 // Nothing issues grants or shadow permits.
                 Some(PermitReason::Grant | PermitReason::Shadow) | None => false,
             };

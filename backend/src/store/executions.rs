@@ -27,7 +27,7 @@ pub(crate) struct Own {
     pub(crate) within: Option<Vec<Name>>,
 }
 
-/// Newest arrival first.
+/// Newest arrival first. Plumbing of a protocol has a record too, but no tool, and is no execution.
 pub(crate) async fn list(
     conn: &mut SqliteConnection,
     org: &str,
@@ -39,7 +39,7 @@ pub(crate) async fn list(
     query.push_bind(org.to_owned());
     query.push(
         " AND type IN ('call.completed', 'call.failed', 'call.unknown', 'call.not_forwarded', \
-         'execution.reported')",
+         'execution.reported') AND tool IS NOT NULL",
     );
     if let Some(tool) = &filter.tool {
         query.push(" AND tool = ").push_bind(tool.as_str().to_owned());

@@ -101,6 +101,10 @@ async fn a_proxy_speaks_for_itself_only() {
     assert_eq!(stack.post(&stack.acme, &proxy.path("audit"), &proxy.batch(&[])).await.0, 403);
 }
 
+fn plumbing() -> EventData {
+    forwarded(PermitReason::Passthrough, None)
+}
+
 #[tokio::test]
 async fn a_sound_record_verifies_and_a_forward_without_leave_does_not() {
     let stack = start().await;
@@ -134,10 +138,21 @@ async fn a_sound_record_verifies_and_a_forward_without_leave_does_not() {
         proxy.event(EventType::CallDecided, "txn_e", decided(Permission::Allowed)),
         proxy.event(EventType::CallDecided, "txn_e", decided(Permission::Disabled)),
         proxy.event(EventType::CallForwarded, "txn_e", forwarded(PermitReason::Rule, None)),
+        // Calls that pass for plumbing.
+        proxy.event(
+            EventType::CallForwarded,
+            "txn_f",
+            EventData { tool: Some("drop_database".into()), ..plumbing() },
+        ),
+        proxy.event(
+            EventType::CallForwarded,
+            "txn_g",
+            EventData { token_id: Some("jti_1".into()), ..plumbing() },
+        ),
     ];
     assert_eq!(ship(&stack, &proxy, &proxy.batch(&bad)).await.0, 200);
     let found = oakallow_backend::audit::verify(stack.dir.path(), "demo").await.unwrap();
-    assert_eq!(found.violations.len(), 4, "{:?}", found.violations);
+    assert_eq!(found.violations.len(), 6, "{:?}", found.violations);
 }
 
 #[tokio::test]
