@@ -251,6 +251,22 @@ async fn arguments_that_do_not_fit_the_schema_are_refused_with_the_place() {
 }
 
 #[tokio::test]
+async fn a_name_that_only_its_normal_form_makes_known_is_refused() {
+    let stack = Stack::start().await;
+    for service in [" server-prod-01", "server-prod-01\n", "cafe\u{301}"] {
+        let call = stack.acme().call("restart_service", &json!({"service": service})).send().await;
+        assert_eq!(call.expect_problem(422, "invalid_arguments").text_of("pointer"), "/service");
+    }
+    stack
+        .acme()
+        .call("%20restart_service", &json!({"service": "a"}))
+        .send()
+        .await
+        .expect_problem(400, "invalid_request");
+    assert_eq!(stack.executions("restart_service").await, 0);
+}
+
+#[tokio::test]
 async fn backend_tools_and_proxy_work_as_three_processes_set_up_through_the_api() {
     let mut split = Split::start().await;
     let agent = split.proxy.agent(&split.agent_key);

@@ -31,12 +31,22 @@ pub enum NameError {
     /// A control, bidirectional or zero-width character, which could make two names look alike.
     #[error("a name must not contain control or invisible characters (found U+{:04X})", *.0 as u32)]
     Invisible(char),
+    /// Not as it would be kept; see [`Name::exact`].
+    #[error("a name in a call has no white space around it and is in Unicode's normal form C")]
+    NotNormal,
 }
 
 impl Name {
     /// Normalises and checks `raw`.
     pub fn new(raw: &str) -> Result<Self, NameError> {
         normalise(raw).map(|name| Self(name.into()))
+    }
+
+    /// Checks `raw`, which must be in normal form already. For names in calls: the tool gets the bytes as they
+    /// came, and may take two spellings for two things that rules take for one.
+    pub fn exact(raw: &str) -> Result<Self, NameError> {
+        let name = Self::new(raw)?;
+        if name.as_str() == raw { Ok(name) } else { Err(NameError::NotNormal) }
     }
 
     /// The normalised text.
@@ -215,6 +225,15 @@ mod tests {
         assert_eq!(Name::new("a\nb"), Err(NameError::Invisible('\n')));
         assert_eq!(Name::new(&"x".repeat(1025)), Err(NameError::TooLong));
         assert_ne!(Name::new("Server").unwrap(), Name::new("server").unwrap());
+    }
+
+    #[test]
+    fn a_name_in_a_call_is_spelt_as_it_is_kept() {
+        for raw in [" safe", "safe ", "safe\n", "cafe\u{301}"] {
+            assert_eq!(Name::exact(raw), Err(NameError::NotNormal), "{raw:?}");
+        }
+        assert_eq!(Name::exact("café").unwrap().as_str(), "café");
+        assert_eq!(Name::exact(" "), Err(NameError::Empty));
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn identify(
 ) -> Result<IdentifiedCall, Refusal> {
     let bad = |e: &dyn std::fmt::Display| Refusal::InvalidRequest(e.to_string());
     let matched = route.pattern.matches(parts.uri.path()).ok_or(Refusal::UnknownRoute)?;
-    let tool = Name::new(matched.tool.ok_or(Refusal::UnknownRoute)?).map_err(|e| bad(&e))?;
+    let tool = Name::exact(matched.tool.ok_or(Refusal::UnknownRoute)?).map_err(|e| bad(&e))?;
     let parameters =
         if body.is_empty() { json!({}) } else { strict_json::parse(body).map_err(|e| bad(&e))? };
     let Some(members) = parameters.as_object() else {

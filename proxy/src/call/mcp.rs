@@ -257,8 +257,7 @@ pub fn identify(
     };
     let route = arrival.route;
     // The tool server compares bytes: a name that only its normal form makes known is another name.
-    let tool = Name::new(tool).ok().filter(|name| name.as_str() == tool);
-    let tool = tool.ok_or_else(|| Refusal::InvalidRequest("this is not the name of a tool".to_owned()))?;
+    let tool = Name::exact(tool).map_err(|e| bad(&e))?;
     let parameters = if message.is_tool_call() {
         message.params.get("arguments").cloned().unwrap_or_else(|| json!({}))
     } else {
@@ -270,7 +269,7 @@ pub fn identify(
         check_members(members, snapshot.rules.tool(&tool, &route.audience), &known)?;
     }
     let resource = match resource {
-        Some(resource) => Some(Name::new(resource).map_err(|e| bad(&e))?),
+        Some(resource) => Some(Name::exact(resource).map_err(|e| bad(&e))?),
         None => pointed(&parameters, pointers.0)?,
     };
     let names = CallNames {

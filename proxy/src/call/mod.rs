@@ -46,7 +46,7 @@ pub fn pointed(parameters: &Value, pointer: Option<&String>) -> Result<Option<Na
         .pointer(pointer)
         .and_then(Value::as_str)
         .ok_or_else(|| wrong("a text is required here: rules select by it"))?;
-    Name::new(text).map(Some).map_err(|e| wrong(&e.to_string()))
+    Name::exact(text).map(Some).map_err(|e| wrong(&e.to_string()))
 }
 
 /// Refuses members that a reader which ignores case would take for another one.
