@@ -14,6 +14,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where database and keys live. Created with mode 0700.
     pub data_dir: PathBuf,
+    /// Nobody else may serve the data directory meanwhile. `false` for one local operation beside a backend.
+    pub alone: bool,
     /// How people reach it: the base of login links and `Location` headers.
     /// `None`: `http://localhost:<port>`.
     pub public_url: Option<String>,
@@ -48,6 +50,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 4000)),
             data_dir: PathBuf::from("oakallow-data"),
+            alone: true,
             public_url: None,
             // A batch of audit events is the largest thing that is sent here.
             body_bytes_max: 4 * 1024 * 1024,

@@ -15,6 +15,7 @@ mod bootstrap;
 mod clock;
 mod config;
 mod dashboard;
+mod data_dir;
 mod decide;
 mod distribute;
 mod drafts;
@@ -35,8 +36,8 @@ mod store;
 mod vault;
 mod viewer;
 
+use std::fs::File;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ pub use approvals::ApprovalLimits;
 pub use bootstrap::{Bootstrap, BootstrapError};
 pub use clock::Clock;
 pub use config::Config;
+pub use data_dir::DataDirError;
 
 /// Checking the whole record.
 pub mod audit {
@@ -195,8 +197,8 @@ where
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum StartError {
-    #[error("the data directory: {0}")]
-    DataDir(std::io::Error),
+    #[error(transparent)]
+    DataDir(#[from] data_dir::DataDirError),
     #[error("cannot listen on {at}: {cause}")]
     Listen { at: SocketAddr, cause: std::io::Error },
     #[error("the database: {0}")]
@@ -214,11 +216,13 @@ pub struct Running {
     app: Arc<App>,
     server: JoinHandle<()>,
     tasks: JoinSet<()>,
+    /// Last: the directory is free once nothing of this uses it.
+    _lock: Option<File>,
 }
 
 /// Starts a backend; it serves when this returns.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    make_private_dir(&config.data_dir).map_err(StartError::DataDir)?;
+    let lock = data_dir::take(&config.data_dir, config.alone)?;
     let listen = config.listen;
     let at = |cause| StartError::Listen { at: listen, cause };
     let listener = TcpListener::bind(listen).await.map_err(at)?;
@@ -242,7 +246,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     });
     let tasks = background(&app);
     let server = tokio::spawn(serve::serve(listener, Arc::clone(&app), router(Arc::clone(&app))));
-    Ok(Running { addr, app, server, tasks })
+    Ok(Running { addr, app, server, tasks, _lock: lock })
 }
 
 impl Running {
@@ -266,16 +270,4 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.server.abort();
     }
-}
-
-/// Creates the data directory for its owner only, and makes sure that what is there is private too: the
-/// database's files inherit nothing else.
-fn make_private_dir(path: &Path) -> std::io::Result<()> {
-    std::fs::create_dir_all(path)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
-    }
-    Ok(())
 }

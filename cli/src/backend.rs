@@ -4,12 +4,14 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context as _;
 use oakallow_backend::{Bootstrap, Config, Running};
 
 use crate::Done;
+use crate::address;
+use crate::data_dir;
 use crate::logs::{self, Format};
 use crate::run::{SERVER_FILTER, Stop, block_on};
 
@@ -26,7 +28,7 @@ pub(crate) struct Args {
 #[derive(clap::Args)]
 struct Serve {
     /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4000", env = "OAKALLOW_LISTEN")]
+    #[arg(long, value_name = "ADDR", value_parser = address::parse, default_value = "127.0.0.1:4000", env = "OAKALLOW_LISTEN")]
     listen: SocketAddr,
     /// Where database and keys live; made if missing, readable by its owner only
     #[arg(long, value_name = "DIR", default_value = "oakallow-data", env = "OAKALLOW_DATA_DIR")]
@@ -81,12 +83,14 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<Done> {
         None => serve(args.serve),
         Some(Local::Bootstrap { person }) => {
             let first = Bootstrap { org: person.org, owner_email: person.email };
-            let key = locally(&person.data_dir, None, async |backend| Ok(backend.bootstrap(first).await?))?;
+            let dir = data_dir::existing_or_new(&person.data_dir)?;
+            let key = locally(dir, None, async |backend| Ok(backend.bootstrap(first).await?))?;
             writeln!(out, "{}", key.expose())?;
             Ok(Done::Ok)
         }
         Some(Local::LoginLink { person, public_url }) => {
-            let link = locally(&person.data_dir, Some(public_url), async |backend| {
+            let dir = data_dir::existing(&person.data_dir)?;
+            let link = locally(dir, Some(public_url), async |backend| {
                 Ok(backend.issue_login_link(&person.org, &person.email).await?)
             })?;
             writeln!(out, "{link}")?;
@@ -97,9 +101,10 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<Done> {
 
 fn serve(args: Serve) -> anyhow::Result<Done> {
     logs::init(args.log_format, SERVER_FILTER)?;
+    let dir = data_dir::existing_or_new(&args.data_dir)?;
     block_on(async {
         let mut stop = Stop::listen()?;
-        let config = Config { public_url: args.public_url, ..Config::new(args.listen, args.data_dir) };
+        let config = Config { public_url: args.public_url, ..Config::new(args.listen, dir) };
         let backend = oakallow_backend::start(config).await.context("the backend cannot start")?;
         tracing::info!(listen = %backend.addr, "the backend is ready");
         stop.requested().await;
@@ -109,18 +114,18 @@ fn serve(args: Serve) -> anyhow::Result<Done> {
     })
 }
 
-/// Opens the data directory for one operation. A backend that serves it meanwhile is not disturbed: the
+/// Opens a data directory for one operation. A backend that serves it meanwhile is not disturbed: the
 /// database takes several processes.
 fn locally<T>(
-    data_dir: &Path,
+    dir: PathBuf,
     public_url: Option<String>,
     operation: impl AsyncFnOnce(&Running) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     logs::init(Format::Text, "warn")?;
     block_on(async {
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = Config { public_url, ..Config::new(nowhere, data_dir.to_owned()) };
-        let backend = oakallow_backend::start(config).await.context("the data directory cannot be opened")?;
+        let config = Config { public_url, alone: false, ..Config::new(nowhere, dir) };
+        let backend = oakallow_backend::start(config).await.context("the data cannot be opened")?;
         let result = operation(&backend).await;
         backend.shutdown().await;
         result

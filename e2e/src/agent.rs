@@ -86,6 +86,12 @@ impl Agent {
         Self { key: key.to_owned(), ..self.clone() }
     }
 
+    /// The same, talking to somebody else.
+    #[must_use]
+    pub fn with_base(&self, base: &str) -> Self {
+        Self { base: base.trim_end_matches('/').to_owned(), ..self.clone() }
+    }
+
     /// A call of a tool, to be sent.
     pub fn call(&self, tool: &str, arguments: &Value) -> Call {
         self.request(Method::POST, &format!("/tools/{tool}"), arguments.to_string())

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use oakallow_e2e::raw;
 use oakallow_e2e::stack::{Split, Stack};
+use oakallow_e2e::wait::until;
 use serde_json::json;
 
 #[tokio::test]
@@ -264,6 +265,26 @@ async fn a_name_that_only_its_normal_form_makes_known_is_refused() {
         .await
         .expect_problem(400, "invalid_request");
     assert_eq!(stack.executions("restart_service").await, 0);
+}
+
+#[tokio::test]
+async fn a_change_of_a_tenants_rules_moves_the_policy_version_of_its_calls() {
+    let stack = Stack::start().await;
+    let control = stack.control();
+    let rule = json!({"tenant_id": "globex", "tool_name": "restart_service", "permission": "allowed"});
+    control.create("/v1/rules", rule).await;
+    let asked = json!({"tool_name": "restart_service", "resource_id": "a"});
+    let globex = stack.globex().with_base(stack.env("OAKALLOW_BACKEND"));
+    let now = globex.post("/v1/permissions/check", &asked).await.expect(200).body["policy_version"].clone();
+    let ran = until("the proxy to have heard of it", async || {
+        let answer = stack.globex().call_async("restart_service", &json!({"service": "a"})).send().await;
+        (answer.status == 200).then_some(answer)
+    });
+    let ran = ran.await;
+    assert_eq!(ran.body["token_claims"]["pol"], now, "{ran:#?}");
+    let life = control.await_event(ran.header("x-oakallow-txn"), "call.completed").await;
+    let decided = life.iter().find(|event| event["type"] == "call.decided").unwrap();
+    assert_eq!(decided["data"]["decision"]["policy_version"], now, "{decided:#}");
 }
 
 #[tokio::test]

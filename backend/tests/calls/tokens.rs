@@ -139,7 +139,9 @@ async fn forged_and_foreign_tokens_are_refused() {
     let stack = start().await;
     let minted = mint(&stack, &json!({"tool_name": "read_record"})).await;
     let token = minted["token"].as_str().unwrap();
-    let forged = format!("{}A", &token[..token.len() - 1]);
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let other = if signature.starts_with('A') { 'B' } else { 'A' };
+    let forged = format!("{signed}.{other}{}", &signature[1..]);
     for (text, reason) in [(forged.as_str(), "bad_signature"), ("nonsense", "malformed"), ("", "malformed")] {
         let body = json!({"token": text, "tool_name": "read_record"});
         let (_, answer) = stack.post(&stack.tool, "/v1/tokens/verify", &body).await;

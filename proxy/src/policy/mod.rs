@@ -43,6 +43,8 @@ pub struct Snapshot {
 pub struct View {
     snapshot: Arc<Snapshot>,
     tenant: Option<TenantRules>,
+    /// The newest version that both are up to date with: a tenant's change leaves the org's bundle as it is.
+    version: u64,
 }
 
 impl View {
@@ -54,18 +56,20 @@ impl View {
 
     /// Decides a call.
     pub fn resolve(&self, call: &Call<'_>) -> Result<Decision<'_>, ResolveError> {
-        match &self.tenant {
+        let decision = match &self.tenant {
             Some(rules) => self.snapshot.rules.resolve_with(call, rules),
             None => self.snapshot.rules.resolve(call),
-        }
+        };
+        decision.map(|d| d.at_version(self.version))
     }
 
     /// Decides a call and says why.
     pub fn explain(&self, call: &Call<'_>) -> Result<Explanation<'_>, ResolveError> {
-        match &self.tenant {
+        let explanation = match &self.tenant {
             Some(rules) => self.snapshot.rules.explain_with(call, rules),
             None => self.snapshot.rules.explain(call),
-        }
+        };
+        explanation.map(|e| Explanation { decision: e.decision.at_version(self.version), ..e })
     }
 }
 

@@ -56,14 +56,16 @@ impl Tenants {
 impl Policy {
     /// What decides calls of this tenant now; loads the tenant's rules when they are not here.
     pub async fn view(&self, tenant: Option<&Name>) -> Result<View, PolicyError> {
-        let Some(tenant) = tenant else { return Ok(View { snapshot: self.snapshot(), tenant: None }) };
+        // Before the rules are looked at: never a version newer than they are.
+        let version = self.version();
+        let Some(tenant) = tenant else { return Ok(View { snapshot: self.snapshot(), tenant: None, version }) };
         let mut found = self.tenant(tenant).await?;
         if found.version < self.tenants.floor(tenant) {
             // Loaded before a change that was announced since.
             self.tenants.loaded.invalidate(tenant).await;
             found = self.tenant(tenant).await?;
         }
-        Ok(View { snapshot: self.snapshot(), tenant: Some(found.rules) })
+        Ok(View { snapshot: self.snapshot(), tenant: Some(found.rules), version })
     }
 
     async fn tenant(&self, tenant: &Name) -> Result<Tenant, PolicyError> {

@@ -1,39 +1,119 @@
-// Keeps the approvals page current. Everything works without it; with it, new requests appear, decided
-// ones go, and a note that is being written stays.
-"use strict";
+// Keeps the approvals page current. Everything works without it; with it, new requests appear and decided
+// ones go, but never from under somebody who types in one.
+import { askAgain, cardsMoved, problem } from "./decide.js";
+import { hush } from "./keys.js";
 
-const lists = document.getElementById("lists");
-const notice = document.getElementById("notice");
+const NEWS_MAX = 3;
+const NEWS_MS = 30000;
+
+const pending = document.getElementById("cards");
+const news = document.getElementById("news");
 const live = document.getElementById("live");
+const me = document.querySelector(".who").dataset.email;
+const csrf = document.querySelector("form.logout input[name=csrf]").value;
 
-function say(text) {
-  notice.textContent = text;
-  notice.hidden = !text;
+function cards() { return [...pending.querySelectorAll(".card")]; }
+
+function tell(text, seen = true) {
+  const line = document.createElement("p");
+  line.textContent = text;
+  line.classList.toggle("heard", !seen);
+  news.append(line);
+  while (news.children.length > NEWS_MAX) news.firstElementChild.remove();
+  setTimeout(() => line.remove(), NEWS_MS);
 }
 
-// Takes over what changed and leaves every card that stays as it is: somebody may be typing in it.
-function merge(html) {
-  const fresh = new DOMParser().parseFromString(html, "text/html");
-  const now = lists.querySelector("#pending");
-  const next = fresh.querySelector("#pending");
-  if (!now || !next) return;
-  // Moving a card takes the focus from it.
-  const active = document.activeElement;
-  const kept = new Map([...now.querySelectorAll(".card")].map((card) => [card.id, card]));
-  for (const card of next.querySelectorAll(".card")) {
-    const old = kept.get(card.id);
-    if (!old) continue;
-    const typed = old.querySelector("input[name=note]")?.value;
-    const same = old.querySelectorAll("p.warn").length === card.querySelectorAll("p.warn").length
-      && old.querySelector("p.warn:last-of-type")?.textContent === card.querySelector("p.warn:last-of-type")?.textContent;
-    if (same) card.replaceWith(old);
-    else if (typed) card.querySelector("input[name=note]").value = typed;
+// "approved by NAME", "expired"
+async function outcome(card) {
+  let became = {};
+  try {
+    const response = await fetch(`/v1/approvals/${card.id}`, { cache: "no-store", credentials: "same-origin" });
+    if (response.ok) became = await response.json();
+  } catch {
+    // Then it is not known what became of it, only that it waits no longer.
   }
-  now.replaceWith(next);
-  lists.querySelector("#recent")?.replaceWith(fresh.querySelector("#recent"));
-  if (active && active.isConnected) active.focus({ preventScroll: true });
-  const count = next.querySelectorAll(".card").length;
-  document.title = (count ? `(${count}) ` : "") + "Approvals · oakallow";
+  const by = became.decided_by ? ` by ${became.decided_by === me ? "you" : became.decided_by}` : "";
+  switch (became.status) {
+    case "approved": case "consumed": return `approved${by}`;
+    case "denied": return `denied${by}`;
+    case "expired": case "cancelled": return became.status;
+    default: return "settled";
+  }
+}
+
+// Nothing can be decided in it any more. It stays where it is until the focus has left it.
+function settle(card, became) {
+  const focused = card.contains(document.activeElement) ? document.activeElement : null;
+  // A disabled button would drop the focus, and what is typed next would go anywhere.
+  if (focused?.matches("button")) card.focus({ preventScroll: true });
+  card.classList.add("settled");
+  card.querySelector(".left").textContent = became;
+  const form = card.querySelector("form.decide");
+  if (form) {
+    askAgain(form, false);
+    form.querySelectorAll("button").forEach((button) => { button.disabled = true; });
+    form.elements.namedItem("note").readOnly = true;
+    if (card.querySelector(".problem").textContent.startsWith("Say why")) problem(card, "");
+  }
+  tell(`Reference ${card.dataset.reference} (${card.dataset.tool}) was ${became}.`);
+}
+
+let pressed = false;
+document.addEventListener("pointerdown", () => { pressed = true; }, true);
+for (const up of ["pointerup", "pointercancel", "dragend"]) {
+  // After the click that this makes.
+  document.addEventListener(up, () => { pressed = false; setTimeout(prune); }, true);
+}
+
+// Settled ones go, unless the focus is in them or something is being pressed.
+function prune() {
+  if (pressed) return;
+  for (const card of pending.querySelectorAll(".card.settled")) {
+    if (card.contains(document.activeElement)) continue;
+    if (card.nextElementSibling) cardsMoved();
+    card.remove();
+  }
+  const waiting = pending.querySelectorAll(".card:not(.settled)").length;
+  document.getElementById("count").textContent = waiting;
+  document.getElementById("nothing").hidden = pending.children.length > 0;
+  document.title = (waiting ? `(${waiting}) ` : "") + "Approvals · oakallow";
+}
+document.addEventListener("focusout", () => setTimeout(prune));
+
+// Puts new cards into their places. Those that are here stay as they are, and are not moved: moving one
+// takes the focus from it.
+function place(fresh) {
+  let at = pending.firstElementChild;
+  for (const next of fresh) {
+    while (at?.matches(".settled")) at = at.nextElementSibling;
+    const old = document.getElementById(next.id);
+    if (old) {
+      const [now, then] = [old.querySelector(".warnings"), next.querySelector(".warnings")];
+      if (now.innerHTML !== then.innerHTML) now.replaceWith(then);
+      if (old === at) at = at.nextElementSibling;
+      continue;
+    }
+    if (at) cardsMoved();
+    pending.insertBefore(next, at);
+    tell(`New: ${next.dataset.tool}, asked by ${next.dataset.principal}.`, false);
+  }
+}
+
+async function merge(html) {
+  const fresh = new DOMParser().parseFromString(html, "text/html");
+  const theirs = fresh.querySelector("form.decide input[name=csrf]");
+  // Somebody signed in anew on this browser.
+  if (theirs && theirs.value !== csrf) { location.reload(); return; }
+  const next = [...fresh.querySelectorAll(".card")];
+  const waiting = new Set(next.map((card) => card.id));
+  const gone = cards().filter((card) => !card.matches(".settled") && !waiting.has(card.id));
+  const became = await Promise.all(gone.map(outcome));
+  const mine = gone.every((_, i) => became[i].endsWith(" by you"));
+  gone.forEach((card, i) => settle(card, became[i]));
+  if (!mine) hush();
+  place(next);
+  document.getElementById("recent").replaceWith(fresh.getElementById("recent"));
+  prune();
   tick();
 }
 
@@ -45,7 +125,7 @@ async function refresh() {
   try {
     const response = await fetch("/approvals/list", { cache: "no-store", credentials: "same-origin" });
     if (response.status === 401) { location.reload(); return; }
-    if (response.ok) merge(await response.text());
+    if (response.ok) await merge(await response.text());
   } catch {
     // The stream's own reconnect tells.
   } finally {
@@ -53,6 +133,7 @@ async function refresh() {
     if (again) { again = false; refresh(); }
   }
 }
+document.addEventListener("oakallow:decided", refresh);
 
 function listen() {
   const source = new EventSource("/v1/approvals/events");
@@ -70,36 +151,6 @@ function listen() {
     if (source.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
   });
 }
-
-document.addEventListener("submit", async (event) => {
-  const form = event.target;
-  if (!form.matches("form.decide")) return;
-  event.preventDefault();
-  const body = new URLSearchParams(new FormData(form, event.submitter));
-  const note = form.elements.namedItem("note");
-  if (body.get("decision") === "denied" && !note.value.trim()) {
-    say("Say why: a denial needs a note.");
-    note.focus();
-    return;
-  }
-  const buttons = form.querySelectorAll("button");
-  buttons.forEach((button) => { button.disabled = true; });
-  say("");
-  try {
-    const response = await fetch(form.action, {
-      method: "POST", body, credentials: "same-origin", headers: { Accept: "application/json, text/html" },
-    });
-    if (!response.ok) {
-      const problem = await response.json().catch(() => ({}));
-      const winner = problem.decided_by ? ` Decided by ${problem.decided_by}.` : "";
-      say((problem.detail || "That did not work.") + winner);
-    }
-  } catch {
-    say("The backend could not be reached: nothing was decided.");
-  }
-  buttons.forEach((button) => { button.disabled = false; });
-  refresh();
-});
 
 const units = [[86400, "d", 3600, "h"], [3600, "h", 60, "min"], [60, "min", 1, "s"]];
 function left(ms) {
@@ -123,37 +174,6 @@ function tick() {
   ended = over;
 }
 
-function cards() { return [...document.querySelectorAll(".card")]; }
-function current() { return document.activeElement?.closest?.(".card") ?? null; }
-function move(step) {
-  const all = cards();
-  if (!all.length) return;
-  const at = all.indexOf(current());
-  const next = all[at < 0 ? 0 : Math.min(all.length - 1, Math.max(0, at + step))];
-  next.focus();
-  next.scrollIntoView({ block: "nearest" });
-}
-
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea")) {
-    if (event.key === "Escape") event.target.blur?.();
-    if (event.key === "Enter" && event.target.matches("form.decide input")) {
-      // Enter in the note never approves: which of the two is meant is the buttons' to say.
-      event.preventDefault();
-    }
-    return;
-  }
-  if (event.key === "j") move(1);
-  else if (event.key === "k") move(-1);
-  else if (event.key === "a") current()?.querySelector("button.approve")?.click();
-  else if (event.key === "d") {
-    const note = current()?.querySelector("input[name=note]");
-    if (note && !note.value.trim()) { note.focus(); event.preventDefault(); }
-    else current()?.querySelector("button.deny")?.click();
-  }
-});
-
-document.getElementById("keys").hidden = false;
 setInterval(tick, 1000);
 tick();
 listen();

@@ -1,0 +1,92 @@
+// Decides: sends a card's form, asks again where much is at stake, and says at the card what went wrong.
+
+// In less nobody sees that something else has come under the pointer, or that there is a second step.
+const SEE_MS = 500;
+
+let movedAt = -Infinity;
+
+// The cards changed their places.
+export function cardsMoved() {
+  movedAt = performance.now();
+}
+
+export function problem(card, text) {
+  const line = card.querySelector(".problem");
+  if (!line) return;
+  line.textContent = text;
+  line.hidden = !text;
+}
+
+// Shows the second step, or the first again.
+export function askAgain(form, open) {
+  const second = form.querySelector(".confirm");
+  if (!second) return;
+  second.hidden = !open;
+  form.querySelector(".choose").hidden = open;
+  form.dataset.askedAt = open ? performance.now() : "";
+}
+
+// Whether this press is one that decides; if not, does what it is for.
+function decides(form, card, event) {
+  const button = event.submitter;
+  if (!button?.value || form.dataset.busy || card.matches(".settled")) return false;
+  const now = performance.now();
+  if (now - movedAt < SEE_MS) {
+    problem(card, "The list has just moved, nothing was decided: press again.");
+    return false;
+  }
+  if (button.value === "denied") {
+    const note = form.elements.namedItem("note");
+    if (note.value.trim()) return true;
+    problem(card, "Say why: a denial needs a note.");
+    note.focus();
+    return false;
+  }
+  if (!form.querySelector(".confirm")) return true;
+  if (button.closest(".confirm")) return now - Number(form.dataset.askedAt) >= SEE_MS;
+  askAgain(form, true);
+  form.querySelector(".confirm button.approve").focus();
+  return false;
+}
+
+async function send(form, body) {
+  try {
+    const response = await fetch(form.action, {
+      method: "POST", body, credentials: "same-origin", headers: { Accept: "application/json, text/html" },
+    });
+    if (response.ok) return "";
+    const why = await response.json().catch(() => ({}));
+    const winner = why.decided_by ? ` Decided by ${why.decided_by}.` : "";
+    return (why.detail || "That did not work.") + winner;
+  } catch {
+    return "No answer came from the backend. Press again: a decision counts once.";
+  }
+}
+
+document.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (!form.matches("form.decide")) return;
+  event.preventDefault();
+  const card = form.closest(".card");
+  if (!decides(form, card, event)) return;
+  // Not `disabled`: that would take the focus from the button.
+  form.dataset.busy = "1";
+  problem(card, "");
+  const wrong = await send(form, new URLSearchParams(new FormData(form, event.submitter)));
+  delete form.dataset.busy;
+  problem(card, wrong);
+  document.dispatchEvent(new CustomEvent("oakallow:decided", { detail: { wrong } }));
+});
+
+document.addEventListener("click", (event) => {
+  const back = event.target.closest("button.back");
+  if (!back) return;
+  const form = back.closest("form");
+  askAgain(form, false);
+  form.querySelector(".choose button.approve").focus();
+});
+
+// What was said is done.
+document.addEventListener("input", (event) => {
+  if (event.target.matches("form.decide input")) problem(event.target.closest(".card"), "");
+});
