@@ -198,7 +198,7 @@ where
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum StartError {
     #[error(transparent)]
-    DataDir(#[from] data_dir::DataDirError),
+    DataDir(#[from] DataDirError),
     #[error("cannot listen on {at}: {cause}")]
     Listen { at: SocketAddr, cause: std::io::Error },
     #[error("the database: {0}")]

@@ -311,6 +311,6 @@ impl<'s> Client<'s> {
             // What is left of the body is not worth reading.
             self.session.set_keepalive(None);
         }
-        self.answer(answer.status, headers, decision, Bytes::from(body.to_string())).await
+        self.answer(answer.status, headers, decision, Bytes::from(format!("{body}\n"))).await
     }
 }

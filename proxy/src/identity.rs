@@ -42,7 +42,7 @@ pub enum IdentityError {
     )]
     NoJoinToken,
     #[error("cannot enrol: {0}")]
-    Enroll(#[from] backend::BackendError),
+    Enroll(backend::BackendError),
     #[error("cannot keep the identity in {path}: {problem}")]
     File { path: String, problem: String },
 }
@@ -74,7 +74,7 @@ impl Identity {
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         let Enrolled { proxy_id, proxy_key, org, bundle_key, .. } =
-            backend::enroll(&config.backend_url, &request).await?;
+            backend::enroll(&config.backend_url, &request).await.map_err(IdentityError::Enroll)?;
         Ok(Self {
             proxy_id,
             proxy_key,

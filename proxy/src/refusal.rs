@@ -116,6 +116,7 @@ impl Refusal {
             }
             Self::MethodNotAllowed => "nothing was forwarded: see the route's `methods`".to_owned(),
             Self::InvalidRequest(detail) => detail.clone(),
+            Self::InvalidArguments { pointer, message } if pointer.is_empty() => message.clone(),
             Self::InvalidArguments { pointer, message } => format!("at `{pointer}`: {message}"),
             Self::BodyTooLarge { bytes_max } => format!("a body has at most {bytes_max} bytes"),
             Self::BodyTooSlow => "send the body without long pauses".to_owned(),

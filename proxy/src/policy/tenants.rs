@@ -58,7 +58,9 @@ impl Policy {
     pub async fn view(&self, tenant: Option<&Name>) -> Result<View, PolicyError> {
         // Before the rules are looked at: never a version newer than they are.
         let version = self.version();
-        let Some(tenant) = tenant else { return Ok(View { snapshot: self.snapshot(), tenant: None, version }) };
+        let Some(tenant) = tenant else {
+            return Ok(View { snapshot: self.snapshot(), tenant: None, version });
+        };
         let mut found = self.tenant(tenant).await?;
         if found.version < self.tenants.floor(tenant) {
             // Loaded before a change that was announced since.

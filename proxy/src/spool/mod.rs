@@ -4,7 +4,7 @@
 //! then answers. It also keeps the list of open calls (held, or forwarded without an outcome), in the
 //! same batches, so that a restart knows which calls to close.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,6 +30,8 @@ pub enum SpoolError {
     Unwritable(String),
     #[error("the audit spool cannot be opened: {0}")]
     Open(String),
+    #[error("the audit spool {} is in use by another proxy: each needs a `state_dir` of its own", .0.display())]
+    InUse(PathBuf),
 }
 
 struct Append {
@@ -314,6 +316,14 @@ mod tests {
         spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await.unwrap();
         assert_eq!(spool.unacknowledged(10, 1 << 20).unwrap().first().map(|e| e.seq), Some(4));
     }
+    #[test]
+    fn a_spool_has_one_proxy() {
+        let directory = tempfile::tempdir().unwrap();
+        let _first = open(directory.path(), 2);
+        let second = Spool::open(directory.path(), "proxy/prx_1", Durability::Process, 2).err();
+        assert_eq!(second, Some(SpoolError::InUse(directory.path().to_owned())));
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn what_is_read_at_once_is_bounded_and_never_nothing() {
         let directory = tempfile::tempdir().unwrap();

@@ -22,7 +22,10 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn open(directory: &Path, durability: Durability) -> Result<Self, SpoolError> {
-        let fail = |e: fjall::Error| SpoolError::Open(e.to_string());
+        let fail = |e: fjall::Error| match e {
+            fjall::Error::Locked => SpoolError::InUse(directory.to_owned()),
+            other => SpoolError::Open(other.to_string()),
+        };
         let db = Database::builder(directory).open().map_err(fail)?;
         let keyspace = |name| db.keyspace(name, KeyspaceCreateOptions::default).map_err(fail);
         Ok(Self {
