@@ -10,25 +10,44 @@ use std::time::Duration;
 use oakallow_e2e::agent::Agent;
 use oakallow_e2e::process::{Process, Scratch, free_port, oakallow, repository};
 use oakallow_e2e::readme::blocks;
-use oakallow_e2e::upstream::Recorder;
 use oakallow_e2e::wait::until_within;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-/// What the guide's commands name that is somewhere else here.
+/// The directories and addresses that the guide names, and what they are here.
 struct Place<'a> {
     dir: &'a Path,
-    backend: String,
+    names: Vec<(String, String)>,
 }
 
-impl Place<'_> {
-    /// A block of the guide, for this place; what it prints.
-    async fn run(&self, block: &str) -> String {
-        let text = self.here(block);
+impl<'a> Place<'a> {
+    fn new(dir: &'a Path) -> Self {
+        let port = |port: &str| (format!(":{port}"), format!(":{}", free_port()));
+        let mut names = vec![("/var/lib/".to_owned(), format!("{}/", dir.display()))];
+        names.extend(["4000", "8080", "9000", "9901", "9902"].map(port));
+        Self { dir, names }
+    }
+
+    fn here(&self, text: &str) -> String {
+        self.names.iter().fold(text.to_owned(), |text, (there, here)| text.replace(there, here))
+    }
+
+    fn url(&self, port: &str) -> String {
+        format!("http://127.0.0.1{}", self.here(&format!(":{port}")))
+    }
+
+    fn bash(&self, script: &str) -> Command {
         let path = format!("{}:{}", self.dir.display(), std::env::var("PATH").unwrap());
         let mut command = Command::new("bash");
+        command.args(["-euo", "pipefail", "-c", script]).env("PATH", path).current_dir(self.dir);
+        command
+    }
+
+    /// A block of the guide; what it prints.
+    async fn run(&self, block: &str) -> String {
+        let text = self.here(block);
         // `. ./env` carries what one block exports to the next, as a terminal does.
         let script = format!("touch env; . ./env\n{text}\nexport -p | grep ' MANAGEMENT=' > env || true\n");
-        command.args(["-euo", "pipefail", "-c", &script]).env("PATH", path).current_dir(self.dir);
+        let mut command = self.bash(&script);
         let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().expect("bash");
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{text}\n{said}\n{}", String::from_utf8_lossy(&output.stderr));
@@ -36,11 +55,19 @@ impl Place<'_> {
         said
     }
 
-    fn here(&self, text: &str) -> String {
-        let data = self.dir.join("data").display().to_string();
-        text.replace("/var/lib/oakallow", &data)
-            .replace("127.0.0.1:4000", &self.backend)
-            .replace("localhost:4000", &self.backend)
+    /// A block that stays in the foreground; waits until that port answers.
+    async fn start(&self, name: &str, block: &str, port: &str, path: &str) -> Process {
+        let mut command = self.bash(&format!("exec env {}", self.here(block)));
+        command.env("NO_COLOR", "1");
+        let mut process = Process::spawn(name, command, self.dir);
+        let agent = Agent::new(&self.url(port), "");
+        until_within(Duration::from_secs(60), &format!("an answer of {name}"), async || {
+            assert!(process.runs(), "{name} ended: {}", process.logged());
+            let request = agent.request(reqwest::Method::GET, path, "").timeout(Duration::from_secs(2));
+            request.try_send().await.ok().filter(|answer| answer.status == 200)
+        })
+        .await;
+        process
     }
 }
 
@@ -49,79 +76,31 @@ fn documents(said: &str) -> Vec<Value> {
     serde_json::Deserializer::from_str(said).into_iter().map(|value| value.expect("JSON")).collect()
 }
 
-/// The words of a block of one command, after `oakallow`.
-fn words(text: &str) -> Vec<&str> {
-    let mut words = text.split_whitespace();
-    assert_eq!(words.next(), Some("oakallow"), "{text}");
-    words.collect()
-}
-
-fn start(name: &str, words: &[&str], dir: &Path) -> Process {
-    let mut command = oakallow();
-    command.args(words).current_dir(dir).env("NO_COLOR", "1");
-    Process::spawn(name, command, dir)
-}
-
-async fn answers(url: &str, process: &mut Process) {
-    let agent = Agent::new(url, "");
-    until_within(Duration::from_secs(60), &format!("an answer of {url}"), async || {
-        assert!(process.runs(), "it ended: {}", process.logged());
-        let request = agent.request(reqwest::Method::GET, "/readyz", "").timeout(Duration::from_secs(2));
-        request.try_send().await.ok().filter(|answer| answer.status == 200)
-    })
-    .await;
-}
-
-fn write_config(dir: &Path, backend: &str, join_token: &str, upstream: &str) -> (String, String) {
-    let [data, ops, admin] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port()));
-    fs::write(dir.join("join-token"), join_token).unwrap();
-    let config = json!({
-        "listen": {"data": data, "ops": ops, "admin": admin},
-        "state_dir": dir.join("proxy"),
-        "backend": {"url": format!("http://{backend}"), "join_token_file": dir.join("join-token")},
-        "routes": [{
-            "name": "ops", "kind": "http", "path": "/tools/{tool}", "audience": "ops-tools",
-            "upstream": upstream, "resources": {"restart_service": "/service"},
-        }],
-    });
-    fs::write(dir.join("proxy.yaml"), config.to_string()).unwrap();
-    (format!("http://{data}"), format!("http://{ops}"))
-}
-
 #[tokio::test]
 async fn the_quick_start_guide_sets_up_a_backend_and_a_proxy_that_govern_a_call() {
     let guide = fs::read_to_string(repository().join("docs/guide/quick-start.md")).unwrap();
     let blocks: Vec<String> = blocks(&guide).into_iter().map(|block| block.text).collect();
-    let [backend, bootstrap, tools, keys, join, proxy] = blocks.as_slice() else {
-        panic!("the guide has {} blocks; this test knows six", blocks.len())
+    let [backend, bootstrap, tools, keys, demo_tools, join, proxy, calls] = blocks.as_slice() else {
+        panic!("the guide has {} blocks; this test knows eight", blocks.len())
     };
     let scratch = Scratch::new();
-    let dir = scratch.path();
-    std::os::unix::fs::symlink(oakallow().get_program(), dir.join("oakallow")).unwrap();
-    let place = Place { dir, backend: format!("127.0.0.1:{}", free_port()) };
+    std::os::unix::fs::symlink(oakallow().get_program(), scratch.path().join("oakallow")).unwrap();
+    let place = Place::new(scratch.path());
 
-    let mut backend = start("backend", &words(&place.here(backend)), dir);
-    answers(&format!("http://{}", place.backend), &mut backend).await;
+    let _backend = place.start("backend", backend, "4000", "/readyz").await;
     let link = place.run(bootstrap).await;
     assert!(link.contains("http"), "a login link: {link}");
     assert_eq!(documents(&place.run(tools).await).len(), 3);
     let keys = documents(&place.run(keys).await);
-    let agent_key = keys[0]["key"]["key"].as_str().expect("the agent's key");
-    assert!(agent_key.starts_with("oak_agent_"), "as the guide says");
-    let join = documents(&place.run(join).await);
+    assert!(keys[0]["key"]["key"].as_str().unwrap().starts_with("oak_agent_"), "as the guide says");
+    assert!(keys[1]["key"].as_str().unwrap().starts_with("oak_tool_"), "as the guide says");
+    let _tools = place.start("demo-tools", demo_tools, "9000", "/executions").await;
+    place.run(join).await;
+    let _proxy = place.start("proxy", proxy, "9902", "/readyz").await;
 
-    let upstream = Recorder::start().await;
-    let token = join[0]["join_token"].as_str().expect("a join token");
-    let (url, ops) = write_config(dir, &place.backend, token, &upstream.url);
-    let [check, run] = proxy.lines().collect::<Vec<_>>()[..] else { panic!("two commands: {proxy}") };
-    place.run(check).await;
-    let mut proxy = start("proxy", &words(run), dir);
-    answers(&ops, &mut proxy).await;
-
-    let service = json!({"service": "server-prod-01"});
-    let _ = Agent::new(&url, agent_key).call("restart_service", &service).send().await.expect(200);
-    assert!(!upstream.only().token().is_empty());
-    let unknown = Agent::new(&url, agent_key).call_async("format_disk", &json!({})).send().await;
-    let _ = unknown.expect(202);
-    assert_eq!(upstream.seen().len(), 1, "what nobody registered waits for a person");
+    let answers = documents(&place.run(calls).await);
+    assert_eq!(answers[0]["token_claims"]["tenant"], "acme", "{answers:#?}");
+    assert_eq!(answers[1]["status"], "pending", "{answers:#?}");
+    let ran = Agent::new(&place.url("9000"), "").get("/executions").await.body;
+    assert_eq!(ran["executions"]["restart_service"], 1, "{ran}");
 }
