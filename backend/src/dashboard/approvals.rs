@@ -1,6 +1,7 @@
 //! The approvals page: what waits for a person, with everything needed to decide it, and what was
 //! decided of late.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use askama::Template;
@@ -8,42 +9,44 @@ use axum::Form;
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 use http::{HeaderMap, StatusCode};
-use oakallow_policy::ResolvedFrom;
 use oakallow_policy::timestamp::{self, UnixMs};
+use oakallow_policy::tool::RiskLevel;
 use oakallow_policy::wire::ApprovalStatus;
 use serde::Deserialize;
-use serde_json::Value;
 use sqlx::SqliteConnection;
 
-use super::text::{Piece, remaining, visible};
+use super::arguments::{Exact, exact};
+use super::text::{Piece, kilobytes, remaining, visible};
+use super::why::{self, Why};
 use super::{refused, show};
-use crate::approvals::decide::{self, Decider, Verdict};
+use crate::approvals::decide::{self, Verdict};
 use crate::error::ApiError;
 use crate::extract::Segment;
 use crate::session::Session;
 use crate::state::App;
 use crate::store::approvals::{self, Approval, Filter};
-use crate::store::{arguments, orgs, votes};
+use crate::store::{self, arguments, orgs, tools, votes};
 
 /// Pending ones on one page; the oldest deadline first.
 const PENDING_MAX: u32 = 200;
 /// Longer arguments have a page of their own: one agent's must not bury everybody's requests.
 const ARGUMENTS_BYTES_MAX: i64 = 16 * 1024;
 /// Decided ones below.
-const RECENT_MAX: u32 = 30;
+const RECENT_MAX: usize = 30;
+/// They are found among so many that were asked for last.
+const LOOKED_AT_MAX: u32 = 200;
 
 #[derive(Template)]
 #[template(path = "approvals.html")]
 struct ApprovalsPage<'a> {
     session: &'a Session,
-    lists: Lists<'a>,
+    lists: Lists,
 }
 
 /// The part that changes; fetched alone when something does.
 #[derive(Template)]
 #[template(path = "approvals_list.html")]
-struct Lists<'a> {
-    csrf: &'a str,
+struct Lists {
     pending: Vec<Card>,
     recent: Vec<Decided>,
 }
@@ -60,20 +63,42 @@ struct Card {
     principal: String,
     owner: Option<String>,
     risk: &'static str,
-    why: String,
+    why: Why,
     rule: Option<String>,
     asked_at: String,
     deadline_ms: UnixMs,
     remaining: String,
     reason: Vec<Piece>,
-    arguments: Vec<Piece>,
-    /// They are so long that they have a page of their own.
-    arguments_apart: bool,
+    exact: Exact,
+    /// How long the arguments are, when they have a page of their own.
+    apart: Option<String>,
     /// Why this person may not decide it.
     barred: Option<String>,
+    /// Of one who may.
+    controls: Option<Controls>,
     approvals_so_far: Vec<String>,
     levels: u8,
     ran_before: u32,
+}
+
+/// The form that decides.
+pub(super) struct Controls {
+    pub(super) id: String,
+    pub(super) csrf: String,
+    pub(super) risk: &'static str,
+    /// Before it approves; a hand slips.
+    pub(super) asks_again: bool,
+}
+
+impl Controls {
+    pub(super) fn of(approval: &Approval, session: &Session) -> Self {
+        Self {
+            id: approval.id.clone(),
+            csrf: session.csrf().to_owned(),
+            risk: approval.risk_level.as_str(),
+            asks_again: approval.risk_level >= RiskLevel::High,
+        }
+    }
 }
 
 /// One that was settled.
@@ -116,41 +141,6 @@ pub(crate) async fn list(
     rendered.await.unwrap_or_else(|error| refused(&headers, error))
 }
 
-/// All of them.
-#[derive(Template)]
-#[template(path = "arguments.html")]
-struct ArgumentsPage {
-    reference: String,
-    tool: String,
-    principal: String,
-    arguments: Vec<Piece>,
-}
-
-/// `GET /approvals/{id}/arguments`: to those who may decide.
-pub(crate) async fn whole_arguments(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    session: Result<Session, ApiError>,
-    Segment(id): Segment,
-) -> Response {
-    let rendered = async {
-        let session = session?;
-        let mut db = app.db.read().await?;
-        let not_found = || ApiError::not_found("approval", &id);
-        let approval = approvals::find(&mut db, &session.org, &id).await?.ok_or_else(not_found)?;
-        let settings = orgs::settings(&mut db, &session.org).await?;
-        decide::eligible(&approval, &session.decider(), settings.approver_keys_decide_high_risk)?;
-        let page = ArgumentsPage {
-            arguments: exact(&app, &mut db, &approval).await?,
-            reference: approval.reference,
-            tool: approval.tool.to_string(),
-            principal: approval.principal.to_string(),
-        };
-        Ok::<_, ApiError>(show(StatusCode::OK, &page))
-    };
-    rendered.await.unwrap_or_else(|error| refused(&headers, error))
-}
-
 #[derive(Deserialize)]
 pub(crate) struct DecideForm {
     csrf: String,
@@ -182,7 +172,7 @@ pub(crate) async fn decide(
     }
 }
 
-async fn lists<'s>(app: &Arc<App>, session: &'s Session) -> Result<Lists<'s>, ApiError> {
+async fn lists(app: &Arc<App>, session: &Session) -> Result<Lists, ApiError> {
     let now = app.now();
     let mut db = app.db.read().await?;
     let settings = orgs::settings(&mut db, &session.org).await?;
@@ -191,38 +181,46 @@ async fn lists<'s>(app: &Arc<App>, session: &'s Session) -> Result<Lists<'s>, Ap
     let mut waiting = approvals::list(&mut db, &session.org, &pending, PENDING_MAX).await?;
     waiting.retain(|a| !a.is_due(now));
     waiting.sort_by_key(Approval::deadline);
-    let decider = session.decider();
     let mut cards = Vec::with_capacity(waiting.len());
     for approval in waiting {
-        cards.push(card(app, &mut db, approval, (&decider, keys_decide)).await?);
+        cards.push(card(app, &mut db, approval, (session, keys_decide)).await?);
     }
-    let all = approvals::list(&mut db, &session.org, &Filter::default(), RECENT_MAX * 2).await?;
-    let settled = all.into_iter().filter(|a| a.status != ApprovalStatus::Pending || a.is_due(now));
-    let recent = settled.take(RECENT_MAX as usize).map(|a| row(a, now)).collect();
-    Ok(Lists { csrf: session.csrf(), pending: cards, recent })
+    let all = approvals::list(&mut db, &session.org, &Filter::default(), LOOKED_AT_MAX).await?;
+    let mut settled: Vec<_> =
+        all.into_iter().filter(|a| a.status != ApprovalStatus::Pending || a.is_due(now)).collect();
+    settled.sort_by_key(|a| Reverse(settled_ms(a)));
+    let recent = settled.into_iter().take(RECENT_MAX).map(|a| row(a, now)).collect();
+    Ok(Lists { pending: cards, recent })
 }
 
 async fn card(
     app: &Arc<App>,
     db: &mut SqliteConnection,
     approval: Approval,
-    decider: (&Decider, bool),
+    of: (&Session, bool),
 ) -> Result<Card, ApiError> {
-    let barred = decide::eligible(&approval, decider.0, decider.1).err().map(|e| e.to_string());
+    let (session, keys_decide) = of;
+    let barred = decide::eligible(&approval, &session.decider(), keys_decide).err();
     let bytes = arguments::bytes(db, &approval.id).await?.unwrap_or(0);
-    let arguments_apart = bytes > ARGUMENTS_BYTES_MAX;
-    let arguments = match &barred {
-        None if !arguments_apart => exact(app, db, &approval).await?,
-        _ => Vec::new(),
+    let apart = (bytes > ARGUMENTS_BYTES_MAX).then(|| kilobytes(usize::try_from(bytes).unwrap_or_default()));
+    let exact = match (&barred, &apart) {
+        (None, None) => exact(app, db, &approval).await?,
+        _ => Exact::default(),
     };
+    let registered = !why::depends_on_registration(&approval.resolved_from)
+        || store::one::<tools::Stored>(db, &approval.org, &approval.tool)
+            .await?
+            .is_some_and(|t| t.status == tools::Status::Active && t.tool.audience == approval.audience);
     let now = app.now();
     let deadline_ms = approval.deadline();
     Ok(Card {
         approvals_so_far: votes::voters(db, &approval.id).await?,
         ran_before: approvals::count_consumed(db, &approval.org, approval.fingerprint).await?,
-        barred,
-        arguments,
-        arguments_apart,
+        controls: barred.is_none().then(|| Controls::of(&approval, session)),
+        barred: barred.as_ref().map(why::barred),
+        exact,
+        apart,
+        why: why::why(&approval, registered),
         deadline_ms,
         remaining: remaining(deadline_ms, now),
         reason: approval.reason.as_deref().map(visible).unwrap_or_default(),
@@ -237,40 +235,20 @@ async fn card(
         audience: approval.audience.to_string(),
         principal: approval.principal.to_string(),
         owner: approval.owner,
-        why: why(&approval.resolved_from),
         rule: approval.rule,
         levels: approval.levels,
     })
 }
 
-/// `L4 tenant tool rule`, `L12 fail safe`: the level that asks for a person.
-fn why(resolved_from: &str) -> String {
-    let words = resolved_from.replace('_', " ");
-    let Some(from) = ResolvedFrom::parse(resolved_from) else { return words };
-    let level = from.level().map(|level| format!("L{} ", level.number())).unwrap_or_default();
-    let rule = if matches!(from, ResolvedFrom::Rule(..)) { " rule" } else { "" };
-    format!("{level}{words}{rule}")
-}
-
-/// The exact arguments, laid out to be read.
-async fn exact(
-    app: &Arc<App>,
-    db: &mut SqliteConnection,
-    approval: &Approval,
-) -> Result<Vec<Piece>, ApiError> {
-    let Some(sealed) = arguments::find(db, &approval.id).await? else { return Ok(Vec::new()) };
-    let internal = |e: &dyn std::fmt::Display| ApiError::internal(e);
-    let plain =
-        app.vault.open_arguments(db, &approval.org, &approval.id, &sealed).await.map_err(|e| internal(&e))?;
-    let value: Value = serde_json::from_slice(&plain).map_err(|e| internal(&e))?;
-    let text = serde_json::to_string_pretty(&value).map_err(|e| internal(&e))?;
-    Ok(visible(&text))
+/// When it was decided; if nobody did, when it ended.
+fn settled_ms(approval: &Approval) -> UnixMs {
+    approval.decided_ms.or(approval.closed_ms).unwrap_or(approval.expires_ms)
 }
 
 fn row(approval: Approval, now: UnixMs) -> Decided {
     let status = if approval.is_due(now) { ApprovalStatus::Expired } else { approval.status };
-    let at = approval.closed_ms.or(approval.decided_ms).unwrap_or(approval.expires_ms);
     Decided {
+        at: moment(settled_ms(&approval)),
         status: status.as_str(),
         reference: approval.reference,
         tool: approval.tool.to_string(),
@@ -278,7 +256,6 @@ fn row(approval: Approval, now: UnixMs) -> Decided {
         tenant: approval.tenant.map(|t| t.to_string()),
         principal: approval.principal.to_string(),
         by: approval.decided_by,
-        at: moment(at),
         note: approval.note.as_deref().map(visible).unwrap_or_default(),
     }
 }

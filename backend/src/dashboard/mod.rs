@@ -4,8 +4,10 @@
 //! Nothing on a page runs that is not a file of ours: no inline script, no inline style, no other host.
 
 pub(crate) mod approvals;
+mod arguments;
 pub(crate) mod login;
 mod text;
+mod why;
 
 use std::sync::Arc;
 
@@ -29,21 +31,22 @@ pub(crate) fn router() -> Router<Arc<App>> {
         .route("/", get(|| async { Redirect::to("/approvals") }))
         .route("/login", get(login::form).post(login::submit))
         .route("/logout", post(login::end))
+        .route("/session", get(login::in_force))
         .route("/approvals", get(approvals::page))
         .route("/approvals/list", get(approvals::list))
-        .route("/approvals/{id}/arguments", get(approvals::whole_arguments))
+        .route("/approvals/{id}/arguments", get(arguments::page))
         .route("/approvals/{id}/decide", post(approvals::decide))
         .route("/assets/oakallow.svg", get(|| asset("image/svg+xml", include_str!("assets/oakallow.svg"))))
-        .route(
-            "/assets/oakallow.css",
-            get(|| asset("text/css; charset=utf-8", include_str!("assets/oakallow.css"))),
-        )
-        .route(
-            "/assets/oakallow.js",
-            get(|| asset("text/javascript; charset=utf-8", include_str!("assets/oakallow.js"))),
-        )
+        .route("/assets/oakallow.css", get(|| asset(CSS, include_str!("assets/oakallow.css"))))
+        .route("/assets/oakallow.js", get(|| asset(SCRIPT, include_str!("assets/oakallow.js"))))
+        .route("/assets/decide.js", get(|| asset(SCRIPT, include_str!("assets/decide.js"))))
+        .route("/assets/keys.js", get(|| asset(SCRIPT, include_str!("assets/keys.js"))))
+        .route("/assets/session.js", get(|| asset(SCRIPT, include_str!("assets/session.js"))))
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
 }
+
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 async fn asset(kind: &'static str, content: &'static str) -> impl IntoResponse {
     ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], content)
@@ -72,6 +75,15 @@ fn show(status: StatusCode, template: &impl Template) -> Response {
 struct Message<'a> {
     title: &'a str,
     detail: &'a str,
+    then: Then,
+}
+
+/// Where to go from there.
+enum Then {
+    /// To the approvals.
+    Back,
+    /// How to get a login link. Other tabs hear it when the session has just `ended`.
+    SignIn { ended: bool },
 }
 
 /// An error as the client wants it: a page for people, a problem document for scripts.
@@ -79,8 +91,13 @@ fn refused(headers: &HeaderMap, error: ApiError) -> Response {
     if wants_json(headers) {
         return error.into_response();
     }
-    let title = if error.status() == StatusCode::UNAUTHORIZED { "Signed out" } else { "That did not work" };
-    show(error.status(), &Message { title, detail: error.detail() })
+    let message = if error.status() == StatusCode::UNAUTHORIZED {
+        let detail = "You are not signed in on this browser, or your session has ended.";
+        Message { title: "Sign in", detail, then: Then::SignIn { ended: false } }
+    } else {
+        Message { title: "That did not work", detail: error.detail(), then: Then::Back }
+    };
+    show(error.status(), &message)
 }
 
 fn wants_json(headers: &HeaderMap) -> bool {

@@ -46,6 +46,24 @@ pub(super) fn remaining(deadline_ms: u64, now_ms: u64) -> String {
     }
 }
 
+/// `1,234`
+pub(super) fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `100 kB`: of 1,000 bytes, rounded, never none.
+pub(super) fn kilobytes(bytes: usize) -> String {
+    format!("{} kB", grouped(bytes.saturating_add(500).div_euclid(1_000).max(1)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,5 +82,12 @@ mod tests {
         assert_eq!(remaining(3_599_000, 0), "59 min 59 s");
         assert_eq!(remaining(7 * 86_400_000, 0), "7 d 0 h");
         assert_eq!(remaining(0, 5), "0 s");
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!((grouped(999), grouped(2_000)), ("999".to_owned(), "2,000".to_owned()));
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!((kilobytes(3), kilobytes(100_014)), ("1 kB".to_owned(), "100 kB".to_owned()));
     }
 }

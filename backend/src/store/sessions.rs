@@ -43,6 +43,16 @@ pub(crate) async fn use_link(
     row.map(|(org, user)| Ok((super::name("login_links", "org", &org)?, user))).transpose()
 }
 
+/// Whether somebody signed in with this link; `false` also when it is unknown.
+pub(crate) async fn link_was_used(db: &mut SqliteConnection, token_sha256: &str) -> Result<bool, StoreError> {
+    let used: Option<bool> =
+        sqlx::query_scalar("SELECT used_ms IS NOT NULL FROM login_links WHERE token_sha256 = ?")
+            .bind(token_sha256)
+            .fetch_optional(db)
+            .await?;
+    Ok(used.unwrap_or(false))
+}
+
 /// A session that is in force, with its person.
 #[derive(Debug, Clone, FromRow)]
 pub(crate) struct Session {

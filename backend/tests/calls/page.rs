@@ -1,5 +1,5 @@
 use reqwest::{RequestBuilder, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::stack::{OWNER, Stack, start};
 
@@ -43,10 +43,27 @@ impl Browser<'_> {
         self.stack.http.get(format!("{}{path}", self.stack.url)).header("cookie", &self.cookie)
     }
 
+    /// One call's card.
+    async fn card(&self, id: &str) -> String {
+        let lists = self.get("/approvals/list").send().await.unwrap().text().await.unwrap();
+        let (_, card) = lists.split_once(&format!("id=\"{id}\"")).unwrap();
+        card.split("</article>").next().unwrap().to_owned()
+    }
+
     async fn decide(&self, id: &str, decision: &str) -> Response {
         let form = format!("csrf={}&decision={decision}&note=looked", self.csrf);
         let request = post_form(self.stack, &format!("/approvals/{id}/decide"), &form);
         request.header("cookie", &self.cookie).send().await.unwrap()
+    }
+}
+
+impl Stack {
+    /// An approval that the owner may not decide.
+    async fn of_owners_agent(&self) -> Value {
+        let agent = json!({"id": "own", "owner": OWNER, "tenants": ["acme"]});
+        let (_, made) = self.post(&self.management, "/v1/agents", &agent).await;
+        let key = made["key"]["key"].as_str().unwrap();
+        self.post(key, "/v1/approvals", &json!({"tool_name": "transfer_funds"})).await.1
     }
 }
 
@@ -64,11 +81,39 @@ async fn a_login_link_survives_a_preview_and_works_once() {
     }
     let form = format!("token={token}");
     assert_eq!(post_form(&stack, "/login", &form).send().await.unwrap().status(), 303);
-    assert_eq!(post_form(&stack, "/login", &form).send().await.unwrap().status(), 401);
+    let again = post_form(&stack, "/login", &form).send().await.unwrap();
+    assert_eq!(says_how_to_sign_in(again).await, "This link was used already");
+    let again = stack.http.get(format!("{}/login?token={token}", stack.url)).send().await.unwrap();
+    assert_eq!(says_how_to_sign_in(again).await, "This link was used already");
     let late = login_token(&stack).await;
     stack.clock.advance_ms(15 * 60_000);
     let form = format!("token={late}");
-    assert_eq!(post_form(&stack, "/login", &form).send().await.unwrap().status(), 401);
+    let late = post_form(&stack, "/login", &form).send().await.unwrap();
+    assert_eq!(says_how_to_sign_in(late).await, "This link does not work");
+}
+
+/// The heading of a 401, which says where a link comes from and leads nowhere else.
+async fn says_how_to_sign_in(answer: Response) -> String {
+    assert_eq!(answer.status(), 401);
+    let page = answer.text().await.unwrap();
+    let command = "oakallow backend login-link --data-dir DIR --org ORG --email YOU";
+    assert!(page.contains(command) && page.contains("administrator of the machine"), "{page}");
+    assert!(!page.contains("Back to approvals"), "{page}");
+    page.split_once("<h1>").unwrap().1.split("</h1>").next().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_first_visit_is_asked_to_sign_in() {
+    let stack = start().await;
+    let visit = stack.http.get(format!("{}/approvals", stack.url)).send().await.unwrap();
+    assert_eq!(says_how_to_sign_in(visit).await, "Sign in");
+    // Whoever is signed in and opens the old link is not told to fetch a new one.
+    let token = login_token(&stack).await;
+    post_form(&stack, "/login", &format!("token={token}")).send().await.unwrap();
+    let browser = sign_in(&stack).await;
+    let page = browser.get(&format!("/login?token={token}")).send().await.unwrap().text().await.unwrap();
+    assert!(page.contains("used already") && page.contains("Back to approvals"), "{page}");
+    assert!(!page.contains("login-link"), "{page}");
 }
 
 #[tokio::test]
@@ -76,20 +121,21 @@ async fn long_arguments_have_a_page_of_their_own() {
     let stack = start().await;
     let browser = sign_in(&stack).await;
     let long = format!("{}<b>\u{202e}THE END", "x".repeat(100_000));
-    let asked = stack.ask("transfer_funds", json!({"long": long, "last": "z"})).await;
+    let many: Vec<u32> = (0..1_998).collect();
+    let asked = stack.ask("transfer_funds", json!({"long": long, "last": "z", "many": many})).await;
     let lists = browser.get("/approvals/list").send().await.unwrap().text().await.unwrap();
     assert!(lists.len() < 10_000, "{} bytes", lists.len());
     let path = format!("/approvals/{}/arguments", asked["id"].as_str().unwrap());
-    assert!(lists.contains(&path), "{lists}");
+    assert!(lists.contains(&path) && lists.contains("The arguments are long (109 kB)"), "{lists}");
     let page = browser.get(&path).send().await.unwrap();
     assert_eq!(page.status(), 200);
     let page = page.text().await.unwrap();
     assert!(page.contains("U+202E") && page.contains("THE END") && !page.contains("<b>"));
+    assert!(page.contains(">109 kB, 2,000 values<"), "{page:.2000}");
+    let decided = format!("action=\"/approvals/{}/decide\"", asked["id"].as_str().unwrap());
+    assert!(page.contains(&decided), "it can be decided where it is read");
     // Not to somebody who may not decide it.
-    let agent = json!({"id": "own", "owner": OWNER, "tenants": ["acme"]});
-    let (_, made) = stack.post(&stack.management, "/v1/agents", &agent).await;
-    let key = made["key"]["key"].as_str().unwrap();
-    let (_, own) = stack.post(key, "/v1/approvals", &json!({"tool_name": "transfer_funds"})).await;
+    let own = stack.of_owners_agent().await;
     let path = format!("/approvals/{}/arguments", own["id"].as_str().unwrap());
     assert_eq!(browser.get(&path).send().await.unwrap().status(), 403);
     assert_eq!(browser.get("/approvals/apr_none/arguments").send().await.unwrap().status(), 404);
@@ -121,19 +167,63 @@ async fn people_decide_on_the_page() {
 }
 
 #[tokio::test]
-async fn the_page_says_why_a_call_needs_a_person() {
+async fn the_page_says_in_words_why_a_call_needs_a_person() {
     let stack = start().await;
     let browser = sign_in(&stack).await;
     let rule = json!({"tenant_id": "acme", "tool_name": "transfer_funds", "permission": "requires_approval"});
     let (_, rule) = stack.post(&stack.management, "/v1/rules", &rule).await;
-    pending(&stack).await;
-    stack.ask("wipe_disk", json!({})).await;
+    let rule = rule["id"].as_str().unwrap();
+    let tool = json!({"name": "bare", "audience": "demo-tools", "risk_level": "low"});
+    stack.post(&stack.management, "/v1/tools", &tool).await;
+    for (tool, words, behind) in [
+        ("transfer_funds", "A rule of tenant acme for this tool asks for a person.", &*format!("L4 {rule}")),
+        ("wipe_disk", "This tool asks for a person by default.", "L9"),
+        ("nobody_knows", "Nobody registered this tool.", "L12"),
+        ("bare", "No rule and no default says what to do with this tool.", "L12"),
+    ] {
+        let asked = stack.ask(tool, json!({})).await;
+        let card = browser.card(asked["id"].as_str().unwrap()).await;
+        let (_, said) = card.split_once("Why it needs you</dt><dd>").unwrap();
+        assert!(said.starts_with(words), "{said}");
+        let small = said.split_once("<span class=\"soft mono\">").unwrap().1.split("</span>").next().unwrap();
+        assert_eq!(small, behind);
+    }
+    let own = stack.of_owners_agent().await;
+    let card = browser.card(own["id"].as_str().unwrap()).await;
+    assert!(card.contains(">You answer for the agent that asks, so somebody else must decide.<"), "{card}");
+}
+
+#[tokio::test]
+async fn only_high_and_critical_calls_ask_again_before_they_are_approved() {
+    let stack = start().await;
+    let browser = sign_in(&stack).await;
+    let medium = pending(&stack).await;
+    let critical = stack.ask("wipe_disk", json!({})).await["id"].as_str().unwrap().to_owned();
+    assert!(!browser.card(&medium).await.contains("Confirm"));
+    let card = browser.card(&critical).await;
+    assert!(card.contains("hidden>Approve a critical call?") && card.contains(">Confirm<"), "{card}");
+    // That is the page's; the server takes the decision as it comes.
+    assert_eq!(browser.decide(&critical, "approved").await.status(), 303);
+}
+
+#[tokio::test]
+async fn what_was_decided_last_is_on_top() {
+    let stack = start().await;
+    let browser = sign_in(&stack).await;
+    let mut asked = Vec::new();
+    for amount in 1..=3 {
+        let one = stack.ask("transfer_funds", json!({"amount": amount})).await;
+        asked.push((one["id"].as_str().unwrap().to_owned(), one["reference"].as_str().unwrap().to_owned()));
+        stack.clock.advance_ms(1_000);
+    }
+    for (id, _) in [&asked[1], &asked[2], &asked[0]] {
+        assert_eq!(browser.decide(id, "denied").await.status(), 303);
+        stack.clock.advance_ms(1_000);
+    }
     let page = browser.get("/approvals").send().await.unwrap().text().await.unwrap();
-    let said =
-        page.split_once("L4 tenant tool rule").map(|(_, rest)| rest.chars().take(80).collect::<String>());
-    let id = rule["id"].as_str().unwrap();
-    assert!(said.as_ref().is_some_and(|said| said.contains(id)), "{said:?}");
-    assert!(page.contains("L9 tool default<"), "{page}");
+    let recent = page.split_once("id=\"recent\"").unwrap().1;
+    let place = |of: &(String, String)| recent.find(&of.1).unwrap();
+    assert!(place(&asked[0]) < place(&asked[2]) && place(&asked[2]) < place(&asked[1]), "{recent}");
 }
 
 #[tokio::test]
@@ -197,8 +287,10 @@ async fn a_session_ends_by_signing_out_and_by_time() {
     let browser = sign_in(&stack).await;
     let out =
         post_form(&stack, "/logout", &format!("csrf={}", browser.csrf)).header("cookie", &browser.cookie);
+    assert_eq!(browser.get("/session").send().await.unwrap().status(), 204);
     assert_eq!(out.send().await.unwrap().status(), 200);
     assert_eq!(browser.get("/approvals").send().await.unwrap().status(), 401);
+    assert_eq!(browser.get("/session").send().await.unwrap().status(), 401);
     let other = sign_in(&stack).await;
     stack.clock.advance_ms(12 * 3600 * 1000);
     assert_eq!(other.get("/approvals").send().await.unwrap().status(), 401);

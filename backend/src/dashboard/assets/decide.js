@@ -20,7 +20,9 @@ export function problem(card, text) {
 // Shows the second step, or the first again.
 export function askAgain(form, open) {
   const second = form.querySelector(".confirm");
-  if (!second) return;
+  if (!second || second.hidden !== open) return;
+  // What is hidden loses the focus, and what is typed next would go anywhere.
+  if (second.contains(document.activeElement)) form.closest(".card").focus({ preventScroll: true });
   second.hidden = !open;
   form.querySelector(".choose").hidden = open;
   form.dataset.askedAt = open ? performance.now() : "";
@@ -75,7 +77,10 @@ document.addEventListener("submit", async (event) => {
   const wrong = await send(form, new URLSearchParams(new FormData(form, event.submitter)));
   delete form.dataset.busy;
   problem(card, wrong);
-  document.dispatchEvent(new CustomEvent("oakallow:decided", { detail: { wrong } }));
+  askAgain(form, false);
+  // The page of one call's arguments has done its work.
+  if (!wrong && !document.getElementById("cards")) { location.assign("/approvals"); return; }
+  document.dispatchEvent(new Event("oakallow:decided"));
 });
 
 document.addEventListener("click", (event) => {
@@ -84,6 +89,11 @@ document.addEventListener("click", (event) => {
   const form = back.closest("form");
   askAgain(form, false);
   form.querySelector(".choose button.approve").focus();
+});
+
+// Enter in the note decides nothing: which of the two is meant is the buttons' to say.
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && event.target.matches("form.decide input")) event.preventDefault();
 });
 
 // What was said is done.

@@ -53,8 +53,6 @@ function offerNote(card, event) {
 function inField(event) {
   hush(TYPED_MS, event.timeStamp);
   if (event.key === "Escape") event.target.closest(".card")?.focus();
-  // Enter in the note decides nothing: which of the two is meant is the buttons' to say.
-  if (event.key === "Enter" && event.target.matches("form.decide input")) event.preventDefault();
 }
 
 // A key that is held down, or that was meant for the word after the `a`, presses nothing.

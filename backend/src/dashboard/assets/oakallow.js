@@ -2,6 +2,7 @@
 // ones go, but never from under somebody who types in one.
 import { askAgain, cardsMoved, problem } from "./decide.js";
 import { hush } from "./keys.js";
+import { check, over, signedOut } from "./session.js";
 
 const NEWS_MAX = 3;
 const NEWS_MS = 30000;
@@ -23,26 +24,23 @@ function tell(text, seen = true) {
   setTimeout(() => line.remove(), NEWS_MS);
 }
 
-// "approved by NAME", "expired"
+// "approved by NAME", "expired"; nothing while it is not known.
 async function outcome(card) {
-  let became = {};
-  try {
-    const response = await fetch(`/v1/approvals/${card.id}`, { cache: "no-store", credentials: "same-origin" });
-    if (response.ok) became = await response.json();
-  } catch {
-    // Then it is not known what became of it, only that it waits no longer.
-  }
+  const response = await fetch(`/v1/approvals/${card.id}`, { cache: "no-store", credentials: "same-origin" });
+  if (!response.ok) return null;
+  const became = await response.json();
   const by = became.decided_by ? ` by ${became.decided_by === me ? "you" : became.decided_by}` : "";
   switch (became.status) {
     case "approved": case "consumed": return `approved${by}`;
     case "denied": return `denied${by}`;
     case "expired": case "cancelled": return became.status;
-    default: return "settled";
+    default: return null;
   }
 }
 
 // Nothing can be decided in it any more. It stays where it is until the focus has left it.
 function settle(card, became) {
+  if (!became.endsWith(" by you")) hush();
   const focused = card.contains(document.activeElement) ? document.activeElement : null;
   // A disabled button would drop the focus, and what is typed next would go anywhere.
   if (focused?.matches("button")) card.focus({ preventScroll: true });
@@ -67,7 +65,7 @@ for (const up of ["pointerup", "pointercancel", "dragend"]) {
 
 // Settled ones go, unless the focus is in them or something is being pressed.
 function prune() {
-  if (pressed) return;
+  if (pressed || over) return;
   for (const card of pending.querySelectorAll(".card.settled")) {
     if (card.contains(document.activeElement)) continue;
     if (card.nextElementSibling) cardsMoved();
@@ -108,9 +106,8 @@ async function merge(html) {
   const waiting = new Set(next.map((card) => card.id));
   const gone = cards().filter((card) => !card.matches(".settled") && !waiting.has(card.id));
   const became = await Promise.all(gone.map(outcome));
-  const mine = gone.every((_, i) => became[i].endsWith(" by you"));
-  gone.forEach((card, i) => settle(card, became[i]));
-  if (!mine) hush();
+  if (over) return;
+  gone.forEach((card, i) => { if (became[i]) settle(card, became[i]); });
   place(next);
   document.getElementById("recent").replaceWith(fresh.getElementById("recent"));
   prune();
@@ -120,11 +117,12 @@ async function merge(html) {
 let refreshing = false;
 let again = false;
 async function refresh() {
+  if (over) return;
   if (refreshing) { again = true; return; }
   refreshing = true;
   try {
     const response = await fetch("/approvals/list", { cache: "no-store", credentials: "same-origin" });
-    if (response.status === 401) { location.reload(); return; }
+    if (response.status === 401) { signedOut(); return; }
     if (response.ok) await merge(await response.text());
   } catch {
     // The stream's own reconnect tells.
@@ -136,6 +134,7 @@ async function refresh() {
 document.addEventListener("oakallow:decided", refresh);
 
 function listen() {
+  if (over) return;
   const source = new EventSource("/v1/approvals/events");
   live.hidden = false;
   source.addEventListener("approval", refresh);
@@ -147,8 +146,10 @@ function listen() {
   source.addEventListener("error", () => {
     live.classList.add("off");
     live.textContent = "reconnecting";
-    // A stream that was refused does not come back by itself.
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, 5000);
+    if (source.readyState !== EventSource.CLOSED) return;
+    // It was refused, and does not come back by itself.
+    check();
+    setTimeout(listen, 5000);
   });
 }
 
@@ -161,17 +162,17 @@ function left(ms) {
   return `${seconds} s`;
 }
 
-let ended = false;
+let refreshed = false;
 function tick() {
-  let over = false;
+  let due = false;
   for (const time of document.querySelectorAll("time[data-deadline]")) {
     const ms = Number(time.dataset.deadline) - Date.now();
     time.textContent = left(ms);
     time.parentElement.classList.toggle("soon", ms < 60000);
-    over = over || ms <= 0;
+    due = due || ms <= 0;
   }
-  if (over && !ended) setTimeout(refresh, 1500);
-  ended = over;
+  if (due && !refreshed) setTimeout(refresh, 1500);
+  refreshed = due;
 }
 
 setInterval(tick, 1000);
