@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use oakallow_backend::audit::{Verified, verify};
 
 use crate::Done;
+use crate::data_dir;
 use crate::run::block_on;
 
 /// `oakallow audit`
@@ -22,7 +23,7 @@ enum Command {
     /// Reads the data directory, whether or not a backend runs on it; needs no credential and trusts no
     /// server. Exits with 1 when something is wrong.
     Verify {
-        /// The backend's data directory
+        /// The backend's data directory, or that of `oakallow dev`
         #[arg(long, value_name = "DIR", default_value = "oakallow-data", env = "OAKALLOW_DATA_DIR")]
         data_dir: PathBuf,
         /// The org
@@ -37,7 +38,8 @@ enum Command {
 /// Checks the record and says what was found.
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Done> {
     let Command::Verify { data_dir, org, json } = &args.command;
-    let found = block_on(async { Ok(verify(data_dir, org).await?) })?;
+    let data_dir = data_dir::existing(data_dir)?;
+    let found = block_on(async { Ok(verify(&data_dir, org).await?) })?;
     if *json {
         serde_json::to_writer_pretty(&mut *out, &found)?;
         writeln!(out)?;

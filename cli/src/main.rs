@@ -3,9 +3,11 @@
 //! Reading order: [`Command`] lists what there is; each command is a module of the same name. Commands
 //! write what they are asked for to standard output, and logs to standard error.
 
+mod address;
 mod audit;
 mod backend;
 mod check;
+mod data_dir;
 mod demo_tools;
 mod dev;
 mod explain;

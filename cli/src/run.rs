@@ -11,6 +11,7 @@ use oakallow_policy::wire::Secret;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::Done;
+use crate::address;
 use crate::demo_tools;
 use crate::logs::{self, Format};
 
@@ -23,7 +24,7 @@ const LEFTOVERS: Duration = Duration::from_secs(1);
 #[derive(clap::Args)]
 pub(crate) struct DemoToolsArgs {
     /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
+    #[arg(long, value_name = "ADDR", value_parser = address::parse, default_value = "127.0.0.1:9000")]
     listen: SocketAddr,
     /// The backend that redeems execution tokens
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4000")]

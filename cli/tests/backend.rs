@@ -50,9 +50,28 @@ fn the_record_of_what_was_done_is_sound() {
 }
 
 #[test]
-fn a_directory_without_a_record_is_an_error_not_a_sound_record() {
+fn a_directory_without_a_database_is_an_error_and_stays_without() {
     let data = tempfile::tempdir().unwrap();
-    let output = oakallow(data.path(), &["audit", "verify", "--org", "acme-corp"]);
-    assert_eq!(output.status.code(), Some(1));
-    assert!(output.stdout.is_empty());
+    let link: &[&str] = &["backend", "login-link", "--org", "acme-corp", "--email", "you@example.com"];
+    for arguments in [&["audit", "verify", "--org", "acme-corp"], link] {
+        let output = oakallow(data.path(), arguments);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(output.stdout.is_empty());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(said, format!("error: no oakallow database in {}\n", data.path().display()));
+    }
+    assert_eq!(std::fs::read_dir(data.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn an_unusable_directory_is_named() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    for arguments in
+        [&["backend", "--listen", "127.0.0.1:0"][..], &[&["backend", "bootstrap"][..], &PERSON].concat()]
+    {
+        let output = oakallow(file.path(), arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(&format!("the data directory {}: ", file.path().display())), "{said}");
+    }
 }

@@ -1,11 +1,12 @@
 //! The directory that holds everything `oakallow dev` keeps.
 
-use std::fs::{self, DirBuilder, File, TryLockError};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use tempfile::TempDir;
+
+use crate::data_dir::{IN_DEV, is_a_backends, make, named};
 
 /// A data directory that this process alone uses. A temporary one is removed when dropped.
 pub(crate) struct DataDir {
@@ -34,6 +35,11 @@ impl DataDir {
         &self.path
     }
 
+    /// The part of it that is the backend's data directory.
+    pub(crate) fn backend(&self) -> PathBuf {
+        self.path.join(IN_DEV)
+    }
+
     /// Whether it goes away in the end.
     pub(crate) fn is_temporary(&self) -> bool {
         self.temporary.is_some()
@@ -41,19 +47,25 @@ impl DataDir {
 }
 
 fn created(given: &Path) -> anyhow::Result<PathBuf> {
-    let failed = || format!("the data directory {} cannot be used", given.display());
-    DirBuilder::new().recursive(true).mode(0o700).create(given).with_context(failed)?;
-    fs::canonicalize(given).with_context(failed)
+    if is_a_backends(given)? {
+        let dir = given.display();
+        bail!(
+            "{dir} is the data directory of a backend; `oakallow dev` needs one of its own, which has a \
+             backend's inside: give another, or serve this one with `oakallow backend --data-dir {dir}`"
+        )
+    }
+    make(given)?;
+    fs::canonicalize(given).with_context(|| named(given))
 }
 
 /// Two processes on one directory would take each other's keys and ports for their own.
 fn locked(path: &Path) -> anyhow::Result<File> {
-    let failed = || format!("the data directory {} cannot be used", path.display());
+    let failed = || named(path);
     let lock = File::create(path.join("dev.lock")).with_context(failed)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => {
-            bail!("the data directory {} is in use by another `oakallow dev`", path.display())
+            bail!("{} is in use by another `oakallow dev`", named(path))
         }
         Err(TryLockError::Error(e)) => Err(e).with_context(failed),
     }
@@ -89,7 +101,18 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let file = parent.path().join("file");
         fs::write(&file, "").unwrap();
-        let error = format!("{:#}", DataDir::take(Some(&file)).err().unwrap());
-        assert!(error.contains("cannot be used"), "{error}");
+        for given in [file.join("below"), file] {
+            let error = format!("{:#}", DataDir::take(Some(&given)).err().unwrap());
+            assert!(error.starts_with(&format!("the data directory {}: ", given.display())), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_backends_directory_is_left_as_it_is() {
+        let backends = tempfile::tempdir().unwrap();
+        fs::write(backends.path().join("oakallow.db"), "").unwrap();
+        let error = DataDir::take(Some(backends.path())).err().unwrap().to_string();
+        assert!(error.contains("is the data directory of a backend"), "{error}");
+        assert_eq!(fs::read_dir(backends.path()).unwrap().count(), 1);
     }
 }

@@ -23,7 +23,7 @@ use self::env_file::Urls;
 use self::proxy_config::Between;
 use crate::logs::{self, Format};
 use crate::run::{Stop, block_on};
-use crate::{Done, demo_tools};
+use crate::{Done, address, demo_tools};
 
 /// Quiet: what goes wrong, and what the demo tools do.
 const FILTER: &str = "warn,oakallow::demo_tools=info";
@@ -31,16 +31,16 @@ const FILTER: &str = "warn,oakallow::demo_tools=info";
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Where agents send tool calls
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDR", value_parser = address::parse, default_value = "127.0.0.1:8080")]
     proxy: SocketAddr,
     /// Where the REST API and the approvals page are
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:4000")]
+    #[arg(long, value_name = "ADDR", value_parser = address::parse, default_value = "127.0.0.1:4000")]
     backend: SocketAddr,
     /// Where the proxy's admin listener is
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9901")]
+    #[arg(long, value_name = "ADDR", value_parser = address::parse, default_value = "127.0.0.1:9901")]
     admin: SocketAddr,
     /// Where the demo tool server is
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9000")]
+    #[arg(long, value_name = "ADDR", value_parser = address::parse, default_value = "127.0.0.1:9000")]
     tools: SocketAddr,
     /// Keep everything here, across restarts [default: a temporary directory, removed in the end]
     #[arg(long, value_name = "DIR")]
@@ -113,7 +113,7 @@ struct Stack {
 
 impl Stack {
     async fn start(args: &Args, data: &DataDir) -> anyhow::Result<Self> {
-        let backend_config = oakallow_backend::Config::new(args.backend, data.path().join("backend"));
+        let backend_config = oakallow_backend::Config::new(args.backend, data.backend());
         let backend = oakallow_backend::start(backend_config).await.context("the backend cannot start")?;
         let backend_url = format!("http://{}", backend.addr);
         say(&format!("backend      {backend_url}"))?;
