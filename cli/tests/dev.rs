@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 const FREE_PORTS: [&str; 8] = [
     "--proxy",
-    "127.0.0.1:0",
+    "localhost:0",
     "--backend",
     "127.0.0.1:0",
     "--admin",
@@ -91,6 +91,14 @@ impl Dev {
         status
     }
 
+    /// Runs the one command that it printed and that has this in it.
+    fn run_printed(&self, part: &str, then: &str) -> String {
+        let command = self.said.lines().find(|line| line.contains(part)).unwrap().trim();
+        let output = Command::new("sh").args(["-euc", &format!("{command}\n{then}")]).output().unwrap();
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     async fn call(&self, tool: &str, key: &str, arguments: Value) -> (u16, Value) {
         let url = format!("{}/tools/{tool}", self.env("OAKALLOW_PROXY"));
         let request = reqwest::Client::new().post(url).header("x-api-key", self.env(key)).json(&arguments);
@@ -116,6 +124,14 @@ fn read_env(file: &Path) -> HashMap<String, String> {
     let text = fs::read_to_string(file).unwrap();
     let pairs = text.lines().filter_map(|line| line.split_once('='));
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// Runs a command that must fail; what it said.
+fn refused(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_oakallow")).args(arguments).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
 }
 
 /// The test's own client, for which the test process needs a TLS provider.
@@ -256,9 +272,99 @@ fn a_taken_port_is_named_with_its_flag() {
 #[test]
 fn an_unusable_data_directory_is_a_clear_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_oakallow"));
-    let output = command.arg("dev").args(FREE_PORTS).arg("--data-dir").arg(file.path()).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("data directory") && said.contains("cannot be used"), "{said}");
+    let path = file.path().to_str().unwrap();
+    let said = refused(&[&["dev", "--data-dir", path][..], &FREE_PORTS].concat());
+    assert!(said.contains(&format!("the data directory {path}: ")), "{said}");
+}
+
+#[test]
+fn a_backends_own_directory_is_not_taken() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().to_str().unwrap();
+    let first = ["backend", "bootstrap", "--org", "acme", "--email", "a@example.com", "--data-dir", path];
+    assert!(Command::new(env!("CARGO_BIN_EXE_oakallow")).args(first).output().unwrap().status.success());
+    let said = refused(&[&["dev", "--data-dir", path][..], &FREE_PORTS].concat());
+    assert!(
+        said.contains(&format!("{path} is the data directory of a backend; `oakallow dev` needs")),
+        "{said}"
+    );
+    for made in ["dev.env", "dev.lock", "proxy", "backend"] {
+        assert!(!data.path().join(made).exists(), "{made}");
+    }
+}
+
+#[test]
+fn an_address_that_is_none_is_answered_with_one() {
+    for arguments in [
+        ["dev", "--proxy"],
+        ["dev", "--backend"],
+        ["dev", "--admin"],
+        ["dev", "--tools"],
+        ["backend", "--listen"],
+        ["demo-tools", "--listen"],
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oakallow"));
+        let output = command.args(arguments).arg("18080").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(arguments[1]) && said.contains("like 127.0.0.1:18080"), "{said}");
+        assert_eq!(output.status.code(), Some(2), "{said}");
+    }
+}
+
+#[test]
+fn the_printed_commands_export_the_variables_and_make_another_link() {
+    let parent = tempfile::tempdir().unwrap();
+    let dev = Dev::start(Some(&parent.path().join("it's here")));
+    let exported = dev.run_printed("dev.env", "sh -c 'printf %s \"$OAKALLOW_ACME_KEY\"'");
+    assert!(exported == dev.env("OAKALLOW_ACME_KEY"), "the key is not exported");
+    let link = dev.run_printed("backend login-link", "");
+    let printed = dev.env("OAKALLOW_DASHBOARD");
+    let page = |link: &str| link.split('?').next().unwrap().to_owned();
+    assert_eq!(page(&link), page(printed));
+    assert_ne!(link.trim(), printed, "the link works once");
+}
+
+#[test]
+fn its_directory_is_as_good_as_the_backends_within() {
+    let parent = tempfile::tempdir().unwrap();
+    let _dev = Dev::start(Some(parent.path()));
+    let path = parent.path().to_str().unwrap();
+    let verify = ["audit", "verify", "--org", "demo", "--data-dir", path];
+    let output = Command::new(env!("CARGO_BIN_EXE_oakallow")).args(verify).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && said.contains("sound: "), "{said}");
+    // A second backend on it would miss what the first one changes.
+    let said = refused(&["backend", "--listen", "127.0.0.1:0", "--data-dir", path]);
+    let expected = format!("error: the backend cannot start: the data directory {path}/backend is in use");
+    assert!(said.contains(&expected), "{said}");
+}
+
+#[test]
+fn a_proxy_that_cannot_start_says_why_once() {
+    let parent = tempfile::tempdir().unwrap();
+    let dev = Dev::start(Some(parent.path()));
+    let config = |state: &Path| {
+        let file = parent.path().join("second.yaml");
+        let token = parent.path().join("used-token");
+        fs::write(&token, "oak_join_0123456789abcdefghijklmnopqrstuv").unwrap();
+        let contents = json!({
+            "listen": {"data": "127.0.0.1:0", "admin": "127.0.0.1:0", "ops": "127.0.0.1:0"},
+            "name": "second", "state_dir": state,
+            "backend": {"url": dev.env("OAKALLOW_BACKEND"), "join_token_file": token},
+            "routes": [{"name": "r", "kind": "http", "path": "/tools/{tool}", "audience": "demo-tools",
+                "upstream": dev.env("OAKALLOW_TOOLS")}],
+        });
+        fs::write(&file, contents.to_string()).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let said = refused(&["proxy", "--config", &config(&parent.path().join("new"))]);
+    let error = said.lines().find(|line| line.starts_with("error: ")).unwrap();
+    assert!(
+        error.starts_with("error: the proxy cannot start: cannot enrol: the backend refuses: "),
+        "{said}"
+    );
+    assert_eq!(said.matches("the backend refuses").count(), 1, "{said}");
+
+    let said = refused(&["proxy", "--config", &config(&parent.path().join("proxy"))]);
+    assert!(said.contains("error: the proxy cannot start: ") && said.contains("spool"), "{said}");
 }

@@ -1,9 +1,11 @@
 //! What `oakallow dev` says once everything runs: where things are, and what to try.
 
+use std::env;
 use std::io::{self, Write};
 
 use super::data_dir::DataDir;
-use super::env_file::Urls;
+use super::env_file::{Urls, quoted};
+use super::seed::{APPROVER, ORG};
 
 /// A thing to try: what happens, and the command that shows it.
 struct Try {
@@ -73,7 +75,9 @@ fn write_to(out: &mut impl Write, urls: &Urls, data: &DataDir) -> io::Result<()>
     let fate = if data.is_temporary() { " (removed when this ends)" } else { "" };
     writeln!(out, "data         {}{fate}", data.path().display())?;
     writeln!(out, "\nApprovals page (link works once): {}", urls.dashboard)?;
-    writeln!(out, "\nTo try it, in another terminal:\n\n  . {}", data.path().join("dev.env").display())?;
+    writeln!(out, "Another link:\n\n  {}", login_link(urls, data))?;
+    let env = quoted(&data.path().join("dev.env").display().to_string());
+    writeln!(out, "\nTo try it, in another terminal:\n\n  set -a; . {env}; set +a")?;
     for Try { title, commands } in TRIES {
         writeln!(out, "\n# {title}")?;
         for command in *commands {
@@ -81,4 +85,15 @@ fn write_to(out: &mut impl Write, urls: &Urls, data: &DataDir) -> io::Result<()>
         }
     }
     writeln!(out, "\nready: stop with Ctrl-C")
+}
+
+/// The command that makes another link, by the name that this program was called by.
+fn login_link(urls: &Urls, data: &DataDir) -> String {
+    let program = env::args_os().next().unwrap_or_else(|| "oakallow".into());
+    let (program, dir) = (quoted(&program.to_string_lossy()), quoted(&data.backend().display().to_string()));
+    let port = urls.backend.rsplit(':').next().unwrap_or_default();
+    format!(
+        "{program} backend login-link --data-dir {dir} --org {ORG} --email {APPROVER} \
+         --public-url http://localhost:{port}"
+    )
 }

@@ -104,7 +104,7 @@ fn render(urls: &Urls, keys: &Keys) -> String {
 }
 
 /// Quoted where a shell would read more into the value than its text.
-fn quoted(value: &str) -> String {
+pub(crate) fn quoted(value: &str) -> String {
     let plain = value.chars().all(|c| c.is_ascii_alphanumeric() || "_-.:/=?%+".contains(c));
     if plain { value.to_owned() } else { format!("'{}'", value.replace('\'', "'\\''")) }
 }
