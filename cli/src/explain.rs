@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Done> {
     let document = policy_file::read(&args.policy)?;
     let call = args.call.names(&document);
     let rules = document.compile(0)?;
-    let explanation = rules.explain(&call.as_call()).with_context(|| refused(args, &document))?;
+    let explanation = rules.explain(&call.as_call()).with_context(|| refused(&args.call, &document))?;
     if args.json {
         serde_json::to_writer_pretty(&mut *out, &explanation)?;
         writeln!(out)?;
@@ -39,15 +39,26 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Done> {
     Ok(Done::Ok)
 }
 
-/// What to do when there is no decision.
-fn refused(args: &Args, document: &Document) -> String {
-    let tenants: Vec<&str> = document.policy.tenants.iter().map(Name::as_str).collect();
-    match &args.call.tenant {
-        Some(tenant) if !tenants.contains(&tenant.as_str()) => {
-            format!("no decision for tenant `{tenant}` (the document has: {})", tenants.join(", "))
-        }
-        _ => "no decision, so the call would be refused".to_owned(),
+/// Why there may be no decision: every name that the document does not have, with those that it has.
+fn refused(call: &WrittenCall, document: &Document) -> String {
+    let policy = &document.policy;
+    let mut unknown = Vec::new();
+    if let Some(tenant) = call.tenant.as_ref().filter(|tenant| !policy.tenants.contains(tenant)) {
+        unknown.push(format!("has no tenant `{tenant}` (it has: {})", listed(&policy.tenants)));
     }
+    if !policy.tools.iter().any(|tool| tool.name == call.tool) {
+        let known = listed(policy.tools.iter().map(|tool| &tool.name));
+        unknown.push(format!("has no tool `{}` (it has: {known})", call.tool));
+    }
+    if unknown.is_empty() {
+        return "no decision, so the call would be refused".to_owned();
+    }
+    format!("no decision: the document {}", unknown.join(", and "))
+}
+
+fn listed<'n>(names: impl IntoIterator<Item = &'n Name>) -> String {
+    let names: Vec<&str> = names.into_iter().map(Name::as_str).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 fn table(explanation: &Explanation<'_>, out: &mut dyn Write) -> anyhow::Result<()> {
