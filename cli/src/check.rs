@@ -6,12 +6,11 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use oakallow_policy::document::Document;
 use oakallow_proxy::config::Config;
-use serde_yaml::Value;
 
 use crate::Done;
+use crate::kind::{Kind, well_formed};
 use crate::policy_test::Suite;
 
 /// `oakallow check`
@@ -23,17 +22,6 @@ pub(crate) struct Args {
     /// What the files are [default: told from each file's content]
     #[arg(long, value_enum)]
     kind: Option<Kind>,
-}
-
-/// What a file can be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
-    /// A proxy's configuration
-    Proxy,
-    /// A policy document
-    Policy,
-    /// A file of policy tests
-    PolicyTests,
 }
 
 /// Checks every file, and reports on all of them.
@@ -55,7 +43,8 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Done> {
 fn check(path: &Path, kind: Option<Kind>) -> Result<String, String> {
     let file = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|e| format!("{file}: cannot be read: {e}"))?;
-    match kind.or_else(|| recognise(&text)) {
+    well_formed(&file, &text).map_err(|e| e.to_string())?;
+    match kind.or_else(|| Kind::of(&text)) {
         Some(Kind::Proxy) => proxy(&file, &text),
         Some(Kind::Policy) => policy(&file, &text),
         Some(Kind::PolicyTests) => policy_tests(&file, &text),
@@ -66,20 +55,8 @@ fn check(path: &Path, kind: Option<Kind>) -> Result<String, String> {
     }
 }
 
-/// Told by the one key that each kind must have. A file that is not YAML is taken for a policy
-/// document, whose error then names the place.
-fn recognise(text: &str) -> Option<Kind> {
-    match serde_yaml::from_str::<Value>(text) {
-        Ok(value) if value.get("routes").is_some() => Some(Kind::Proxy),
-        Ok(value) if value.get("org").is_some() => Some(Kind::Policy),
-        Ok(value) if value.get("cases").is_some() => Some(Kind::PolicyTests),
-        Ok(_) => None,
-        Err(_) => Some(Kind::Policy),
-    }
-}
-
 fn policy(file: &str, text: &str) -> Result<String, String> {
-    let document = Document::parse(file, text).map_err(|e| e.to_string())?;
+    let document = Kind::Policy.read(file, text, Document::parse).map_err(|e| e.to_string())?;
     let rules = document.policy.rules.len() + document.tenant_rules.values().map(Vec::len).sum::<usize>();
     Ok(format!(
         "a policy document of org `{}`: {} tools, {} tenants, {rules} rules",
@@ -90,12 +67,13 @@ fn policy(file: &str, text: &str) -> Result<String, String> {
 }
 
 fn policy_tests(file: &str, text: &str) -> Result<String, String> {
-    let suite = Suite::parse(file, text).map_err(|e| e.to_string())?;
+    let suite = Kind::PolicyTests.read(file, text, Suite::parse).map_err(|e| e.to_string())?;
+    suite.policy(Path::new(file)).map_err(|e| format!("{e:#}"))?;
     Ok(format!("{} policy tests", suite.len()))
 }
 
 fn proxy(file: &str, text: &str) -> Result<String, String> {
-    let config = Config::parse(file, text).map_err(|e| e.to_string())?;
+    let config = Kind::Proxy.read(file, text, Config::parse).map_err(|e| e.to_string())?;
     let routes: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
     Ok(format!("a proxy configuration with the routes {}", routes.join(", ")))
 }

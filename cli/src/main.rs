@@ -11,6 +11,7 @@ mod data_dir;
 mod demo_tools;
 mod dev;
 mod explain;
+mod kind;
 mod logs;
 mod policy_file;
 mod policy_test;

@@ -10,17 +10,23 @@ use oakallow_policy::id::Name;
 use oakallow_policy::tool::default_audience;
 use serde::Deserialize;
 
+use crate::kind::Kind;
+
 /// Reads and checks a document.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Document> {
     let file = path.display().to_string();
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {file}"))?;
-    Ok(Document::parse(&file, &text)?)
+    Ok(Kind::Policy.read(&file, &text, Document::parse)?)
 }
 
 /// A call as people write it down, with what can be left out left out.
 #[derive(Debug, Clone, Deserialize, clap::Args)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct WrittenCall {
+    /// The org that is called for [default: the document's]
+    #[arg(skip)]
+    #[serde(default)]
+    pub(crate) org: Option<Name>,
     /// The tool that is called
     #[arg(long)]
     pub(crate) tool: Name,
@@ -57,7 +63,7 @@ impl WrittenCall {
         let registered = document.policy.tools.iter().find(|tool| tool.name == self.tool);
         let audience = self.audience.clone().or_else(|| registered.map(|tool| tool.audience.clone()));
         CallNames {
-            org: document.policy.org.clone(),
+            org: self.org.clone().unwrap_or_else(|| document.policy.org.clone()),
             tenant: self.tenant.clone(),
             principal: self.principal.clone(),
             audience: audience.unwrap_or_else(default_audience),
