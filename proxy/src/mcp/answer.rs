@@ -71,6 +71,7 @@ impl Refused<'_> {
                 | Refusal::Cancelled(_)
                 | Refusal::Pending(_)
                 | Refusal::AlreadyExecuted(_)
+                | Refusal::DefinitionChanged
                 | Refusal::TooManyHolds
                 | Refusal::TooManyPending(_)
                 | Refusal::IdempotencyConflict(_)

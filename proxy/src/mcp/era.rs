@@ -11,6 +11,10 @@ const STATELESS: &str = "2026-07-28";
 /// JSON-RPC code of a header that disagrees with the body (2026-07-28, streamable HTTP).
 pub(super) const HEADER_MISMATCH: i64 = -32_020;
 
+/// Fields that say one thing. Of two that stand there, readers take the first, the last, or both.
+const SINGULAR: [&str; 5] =
+    ["mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name", "last-event-id"];
+
 /// An era.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Era {
@@ -27,6 +31,15 @@ impl Era {
         let version = headers.get("mcp-protocol-version").and_then(|v| v.to_str().ok());
         if version.is_some_and(|v| v.trim() >= STATELESS) { Self::Stateless } else { Self::Sessions }
     }
+}
+
+/// Refuses a request that says twice what can be said once.
+pub(super) fn check_singular(headers: &HeaderMap) -> Result<(), String> {
+    let twice = headers.keys().find(|name| {
+        let singular = SINGULAR.contains(&name.as_str());
+        singular && headers.get_all(*name).iter().count() > 1
+    });
+    twice.map_or(Ok(()), |name| Err(format!("the header {name} stands twice")))
 }
 
 /// Checks the headers of a request against its only message. In the stateless era they are required;

@@ -25,7 +25,7 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::call::IdentifiedCall;
-use crate::call::mcp::{Arrival, Body, Class, METHOD_NOT_FOUND, Message, identify, read};
+use crate::call::mcp::{Arrival, Body, Class, INVALID_REQUEST, METHOD_NOT_FOUND, Message, identify, read};
 use crate::client::{Client, Gone};
 use crate::enforce::{self, Ready, Target};
 use crate::event::Subject;
@@ -47,6 +47,9 @@ const SESSION_UNKNOWN: i64 = -32_001;
 /// Answers one request of an MCP route. An error means that the connection cannot be used any more.
 pub async fn serve(app: &Arc<App>, received: &Received, client: &mut Client<'_>) -> Result<(), Gone> {
     let exchange = Exchange { app, received };
+    if let Err(problem) = era::check_singular(&received.parts.headers) {
+        return exchange.unreadable(client, &problem).await;
+    }
     if !app.mcp.may_enter(&received.route.name, &received.parts.headers, &received.caller) {
         // As for a session that does not exist: whose it is, is nobody else's business.
         let body = error(&Value::Null, SESSION_UNKNOWN, "Session not found", None);
@@ -107,6 +110,12 @@ impl Exchange<'_> {
                 self.turn_down(client, "unknown_method", (StatusCode::OK, unknown(&message))).await
             }
         }
+    }
+
+    /// A request that says too much or contradicts itself before its body is looked at.
+    async fn unreadable(&self, client: &mut Client<'_>, problem: &str) -> Result<(), Gone> {
+        let body = error(&Value::Null, INVALID_REQUEST, problem, None);
+        self.turn_down(client, "invalid_request", (StatusCode::BAD_REQUEST, body)).await
     }
 
     /// Answers what is no call and goes no further, once that is recorded.

@@ -15,5 +15,6 @@ mod lists;
 mod outage;
 mod record;
 mod release;
+mod sessions;
 mod spool;
 mod support;

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -22,6 +22,7 @@ pub(crate) struct Seen {
 struct Memory {
     seen: Mutex<Vec<Seen>>,
     answer: Mutex<(&'static str, String)>,
+    more: Mutex<HeaderMap>,
 }
 
 /// The server; ends with this value.
@@ -36,7 +37,7 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let answer = Mutex::new(("application/json", "{\"ok\":true}".to_owned()));
-        let memory = Arc::new(Memory { seen: Mutex::default(), answer });
+        let memory = Arc::new(Memory { seen: Mutex::default(), answer, more: Mutex::default() });
         let router = Router::new().fallback(remember).with_state(memory.clone());
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
         Self { url, memory, task }
@@ -45,6 +46,11 @@ impl Upstream {
     /// What it answers from now on.
     pub(crate) fn answers(&self, content_type: &'static str, body: &str) {
         *self.memory.answer.lock().unwrap() = (content_type, body.to_owned());
+    }
+
+    /// A field that all its answers have from now on.
+    pub(crate) fn answers_with(&self, name: &'static str, value: &'static str) {
+        self.memory.more.lock().unwrap().insert(name, HeaderValue::from_static(value));
     }
 
     /// What reached it so far.
@@ -70,5 +76,6 @@ async fn remember(State(memory): State<Arc<Memory>>, request: Request<Body>) -> 
     let line = format!("{} {}", parts.method, parts.uri);
     memory.seen.lock().unwrap().push(Seen { line, headers: parts.headers, body });
     let (content_type, body) = memory.answer.lock().unwrap().clone();
-    ([("content-type", content_type)], body).into_response()
+    let more = memory.more.lock().unwrap().clone();
+    (more, [("content-type", content_type)], body).into_response()
 }
