@@ -134,7 +134,8 @@ impl Db {
         Ok(Self { read, write })
     }
 
-    /// A connection that can only read.
+    /// A connection that can only read. Whoever holds one asks neither for another nor for the writer:
+    /// there are few, and those who hold one each would wait for each other. (A writer may ask for one.)
     pub(crate) async fn read(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
         Ok(self.read.acquire().await?)
     }

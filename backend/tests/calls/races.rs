@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::stack::start;
+use crate::stack::{start, start_with};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_many_deciders_one_wins_and_the_others_learn_who() {
@@ -88,4 +88,22 @@ async fn of_a_hundred_redemptions_one_wins() {
     assert_eq!(answers.iter().filter(|(_, a)| a["reason"] == "replayed").count(), 99);
     assert_eq!(stack.events("token.redeemed").await.len(), 1);
     assert_eq!(stack.events("token.replayed").await.len(), 99);
+}
+
+/// More than the pool of readers has connections: none of them may need two at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_that_ask_at_once_do_not_wait_for_each_other() {
+    let stack = start_with(|config| config.approvals.pending_per_principal_max = 1_000).await;
+    let proxy = stack.enrol().await;
+    let of_proxy: Vec<_> = (0..64)
+        .map(|n| proxy.asks("transfer_funds", &format!("at once {n}"), &format!("txn_{n}")).0)
+        .collect();
+    let of_rest: Vec<_> =
+        (0..64).map(|n| json!({"tool_name": "transfer_funds", "parameters": {"n": n}})).collect();
+    let by_proxy = join_all(of_proxy.iter().map(|body| stack.post(&proxy.key, "/v1/approvals", body)));
+    let by_rest = join_all(of_rest.iter().map(|body| stack.post(&stack.acme, "/v1/approvals", body)));
+    let (by_proxy, by_rest) = tokio::join!(by_proxy, by_rest);
+    for (status, answer) in by_proxy.into_iter().chain(by_rest) {
+        assert_eq!(status, 201, "{answer}");
+    }
 }

@@ -12,6 +12,7 @@ use oakallow_policy::rule::Permission;
 use oakallow_policy::tool::RiskLevel;
 use oakallow_policy::wire::{ApprovalAnswer, ApprovalRequest, ProxyContext};
 use serde_json::Value;
+use sqlx::SqliteConnection;
 
 use super::{ApprovalView, must_serve};
 use crate::answer::Json;
@@ -24,7 +25,7 @@ use crate::keys::KeyKind;
 use crate::routes::permissions::CallFields;
 use crate::state::App;
 use crate::store::keys::Key;
-use crate::store::{self, agents, orgs};
+use crate::store::{self, StoreError, agents, orgs};
 
 /// The route of calls that come through REST.
 pub(crate) const REST_ROUTE: &str = "rest";
@@ -99,7 +100,7 @@ async fn ask_of_proxy(
     let mut db = app.db.read().await?;
     let settings = orgs::settings(&mut db, &org).await?;
     Ok(Ask {
-        owner: owner_of(app, &org, &context.principal).await?,
+        owner: owner_of(&mut db, &org, &context.principal).await?,
         risk_level: tool.map_or(RiskLevel::Critical, |t| t.risk_level),
         levels: tool.and_then(|t| t.approval.levels).unwrap_or(1),
         timeout_s: tool.and_then(|t| t.approval.timeout_s).unwrap_or(settings.approval_timeout_s),
@@ -225,10 +226,13 @@ fn reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
 }
 
 /// The person who answers for a principal that a proxy names.
-async fn owner_of(app: &Arc<App>, org: &Name, principal: &Name) -> Result<Option<String>, ApiError> {
-    let mut db = app.db.read().await?;
-    if let Some(owner) = agents::owner(&mut db, org, principal).await? {
+async fn owner_of(
+    db: &mut SqliteConnection,
+    org: &Name,
+    principal: &Name,
+) -> Result<Option<String>, StoreError> {
+    if let Some(owner) = agents::owner(db, org, principal).await? {
         return Ok(Some(owner));
     }
-    Ok(store::one::<Key>(&mut db, org, principal).await?.and_then(|key| key.owner))
+    Ok(store::one::<Key>(db, org, principal).await?.and_then(|key| key.owner))
 }
