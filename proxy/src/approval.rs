@@ -167,6 +167,12 @@ impl Holds {
         self.lock().by_approval.keys().cloned().collect()
     }
 
+    /// Whether somebody waits for this approval.
+    #[must_use]
+    pub fn is_awaited(&self, approval: &str) -> bool {
+        self.lock().by_approval.contains_key(approval)
+    }
+
     /// The calls that wait.
     #[must_use]
     pub fn list(&self) -> Vec<HeldCall> {

@@ -22,6 +22,7 @@ pub enum Refusal {
     Cancelled(ApprovalState),
     Pending(ApprovalState),
     AlreadyExecuted(AlreadyExecuted),
+    DefinitionChanged,
     TooManyHolds,
     TooManyPending(String),
     IdempotencyConflict(String),
@@ -92,6 +93,7 @@ impl Refusal {
             Self::Cancelled(_) => (403, "approval_cancelled", "The approval was withdrawn"),
             Self::Pending(_) => (202, "approval_pending", "Waiting for a person"),
             Self::AlreadyExecuted(_) => (409, "already_executed", "This very call has run already"),
+            Self::DefinitionChanged => (409, "definition_changed", "The tool is described otherwise by now"),
             Self::TooManyHolds => (429, "too_many_holds", "Too many calls are waiting"),
             Self::TooManyPending(_) => (429, "too_many_pending", "Too many approvals are open"),
             Self::IdempotencyConflict(_) => {
@@ -137,6 +139,9 @@ impl Refusal {
                 "it ran as {} with the outcome `{}` and was not run again; send a new Idempotency-Key to mean a new call",
                 e.execution, e.outcome
             ),
+            Self::DefinitionChanged => {
+                "the tool's definition changed while the call waited for a person, so nothing was run; repeat the call".to_owned()
+            }
             Self::TooManyHolds => "wait until some of the pending calls are decided".to_owned(),
             Self::TooManyPending(detail) | Self::IdempotencyConflict(detail) => detail.clone(),
             Self::PolicyUnavailable(detail) | Self::AuditUnavailable(detail) => detail.clone(),

@@ -1,22 +1,17 @@
-//! A person is asked: the approval is created or joined, the call held, released when it is approved.
+//! A person is asked: the approval is created or joined, and the call held until that is decided.
 
 use std::time::Instant;
 
-use oakallow_policy::audit::{ApprovalRecord, DecisionRecord, EventData, EventType};
+use oakallow_policy::Decision;
+use oakallow_policy::audit::{ApprovalRecord, EventData, EventType};
 use oakallow_policy::canonical::hex;
-use oakallow_policy::permit::{Consumption, PermitReason};
-use oakallow_policy::token::TokenKey;
-use oakallow_policy::wire::{
-    ApprovalAnswer, ApprovalRequest, ApprovalState, ApprovalStatus, ConsumeRequest, ProxyContext,
-};
-use oakallow_policy::{Decision, Permission, Permit};
+use oakallow_policy::wire::{ApprovalAnswer, ApprovalRequest, ApprovalState, ApprovalStatus, ProxyContext};
 
 use crate::approval::{Hold, Holder};
 use crate::backend::BackendError;
 use crate::client::Client;
-use crate::enforce::{Life, Prints, Ready, unavailable};
-use crate::event::{self, Subject};
-use crate::outcome::Outcome;
+use crate::enforce::{Life, Prints, Ready};
+use crate::event;
 use crate::refusal::Refusal;
 
 impl Life<'_> {
@@ -27,7 +22,8 @@ impl Life<'_> {
         client: &mut Client<'_>,
     ) -> Result<Ready, Refusal> {
         let state = self.ask(decision, prints).await?.approval;
-        let result = match state.status {
+        let approval = state.id.clone();
+        let waited = match state.status {
             ApprovalStatus::Approved => Ok(state),
             ApprovalStatus::Pending if self.call.wait.is_zero() => Err(Refusal::Pending(state)),
             ApprovalStatus::Pending => {
@@ -40,14 +36,19 @@ impl Life<'_> {
             }
             _ => Err(ended(state)),
         };
-        match result {
-            Ok(approved) => self.release(approved, prints).await,
+        let result = match waited {
+            Ok(_) => self.release(&approval, prints).await,
             // Another call consumed it: its outcome is ours.
             Err(Refusal::Cancelled(state)) if state.status == ApprovalStatus::Consumed => {
                 Err(self.ended_as(decision, prints).await)
             }
             Err(refusal) => Err(refusal),
+        };
+        // Nobody else waits for it: who left before this call did not withdraw it either.
+        if result.as_ref().is_err_and(is_void) && !self.app.holds.is_awaited(&approval) {
+            self.withdraw(&approval).await;
         }
+        result
     }
 
     /// Creates the approval, or joins the open one.
@@ -81,7 +82,7 @@ impl Life<'_> {
     }
 
     /// How an approval ended that this call did not get: the backend knows.
-    async fn ended_as(&self, decision: &Decision<'_>, prints: Prints) -> Refusal {
+    pub(super) async fn ended_as(&self, decision: &Decision<'_>, prints: Prints) -> Refusal {
         self.ask(decision, prints).await.map_or_else(|r| r, |a| ended(a.approval))
     }
 
@@ -130,69 +131,11 @@ impl Life<'_> {
             }
         }
     }
+}
 
-    /// An approved call: resolved again, then consumed, then forwarded.
-    async fn release(&mut self, approved: ApprovalState, prints: Prints) -> Result<Ready, Refusal> {
-        let app = self.app;
-        let _gate = app.releases.acquire().await.map_err(|e| unavailable(&e))?;
-        let view = self.view().await?;
-        let decision = view.resolve(&self.call.names.as_call()).map_err(|e| unavailable(&e))?;
-        let record = DecisionRecord::from(&decision);
-        if self.decision.as_ref() != Some(&record) {
-            let data = EventData { decision: Some(record.clone()), ..EventData::default() };
-            self.pending.push(event::of_call(self.call, EventType::CallDecided, data));
-            self.decision = Some(record.clone());
-        }
-        if decision.permission() == Permission::Disabled {
-            self.withdraw(&approved.id).await;
-            return Err(Refusal::Disabled(record));
-        }
-        self.fresh(&decision)?;
-        let key = self.token_key(&view)?;
-        if decision.permission() == Permission::Allowed {
-            self.withdraw(&approved.id).await;
-            let permit = Permit::by_rule(&decision).map_err(|e| unavailable(&e))?;
-            return self.forward(permit, &decision, (prints, key)).await;
-        }
-        let request = ConsumeRequest { txn: self.call.txn.clone(), fingerprint: prints.fingerprint };
-        match app.backend.consume(&approved.id, &request).await {
-            Ok(consumption) => self.spend(&consumption, &decision, (prints, key)).await,
-            Err(BackendError::Unreachable(_)) => Err(Refusal::BackendUnavailable),
-            // Consumed by another call, or expired meanwhile.
-            Err(BackendError::Refused(_)) => Err(self.ended_as(&decision, prints).await),
-        }
-    }
-
-    async fn withdraw(&self, approval: &str) {
-        if let Err(e) = self.app.backend.cancel(approval).await {
-            tracing::warn!(error = %e, approval, "an approval that is not needed stays open");
-        }
-    }
-
-    /// Forwards under an approval that is spent now: whatever fails from here on is recorded as
-    /// `call.not_forwarded`, or the next try would be told that this one still runs.
-    async fn spend(
-        &mut self,
-        consumption: &Consumption,
-        decision: &Decision<'_>,
-        (prints, key): (Prints, &TokenKey),
-    ) -> Result<Ready, Refusal> {
-        let permit = Permit::by_approval(decision, consumption, prints.fingerprint, &self.call.txn);
-        let ready = match permit {
-            Ok(permit) => self.forward(permit, decision, (prints, key)).await,
-            Err(e) => Err(unavailable(&e)),
-        };
-        if let Err(refusal) = &ready
-            && !self.closed
-        {
-            self.closed = true;
-            let subject = Subject::call(self.call);
-            Outcome::begin(self.app.clone(), subject, PermitReason::Approval)
-                .not_forwarded(refusal.code())
-                .await;
-        }
-        ready
-    }
+/// Whether what was asked for is not to run any more, whatever a person says.
+fn is_void(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::Disabled(_) | Refusal::DefinitionChanged | Refusal::InvalidArguments { .. })
 }
 
 fn backend_says(e: BackendError) -> Refusal {

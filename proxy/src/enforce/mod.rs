@@ -1,11 +1,12 @@
 //! The one path of every call: resolve → validate → [hold] → intent → token. What comes out is a permit
 //! to forward, with everything that has to be written down about it written down.
 //!
-//! Here: arriving, deciding, refusing. [`approve`]: a person is asked. [`intent`]: the last steps before
-//! the call is sent.
+//! Here: arriving, deciding, refusing. [`approve`]: a person is asked. [`release`]: what was approved is
+//! decided again. [`intent`]: the last steps before the call is sent.
 
 mod approve;
 mod intent;
+mod release;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -82,7 +83,7 @@ struct Life<'a> {
     closed: bool,
 }
 
-/// What is computed once from the call and the tool it names. That it can be computed at all is known
+/// What is computed from the call and the tool it names. That it can be computed at all is known
 /// before anything is decided, so nothing fails on it later, when an approval is spent.
 #[derive(Clone, Copy)]
 struct Prints {
@@ -124,6 +125,18 @@ impl Life<'_> {
     /// Writes down that the call arrived.
     fn arrive(&mut self, view: &View) -> Result<Prints, Refusal> {
         let (app, call) = (self.app, self.call);
+        let prints = self.prints(view)?;
+        let requested = EventData {
+            parameters: Some(app.redactor.redact(&call.parameters)),
+            fingerprint: Some(prints.fingerprint.to_string()),
+            ..EventData::default()
+        };
+        self.pending.push(event::of_call(call, EventType::CallRequested, requested));
+        Ok(prints)
+    }
+
+    fn prints(&self, view: &View) -> Result<Prints, Refusal> {
+        let call = self.call;
         let tool = view.snapshot().rules.tool(&call.names.tool, &call.names.audience);
         let definition =
             tool.map(oakallow_policy::Tool::definition_hash).transpose().map_err(|e| unavailable(&e))?;
@@ -131,12 +144,6 @@ impl Life<'_> {
         let fingerprint = Fingerprint::of(&call.names.as_call(), &call.route.name, definition, &call.args)
             .map_err(|e| unread(&e))?;
         let arguments = sha256(&json_bytes(&call.parameters).map_err(|e| unread(&e))?);
-        let requested = EventData {
-            parameters: Some(app.redactor.redact(&call.parameters)),
-            fingerprint: Some(fingerprint.to_string()),
-            ..EventData::default()
-        };
-        self.pending.push(event::of_call(call, EventType::CallRequested, requested));
         Ok(Prints { fingerprint, definition, arguments })
     }
 

@@ -11,6 +11,9 @@ use crate::support::policy::OrgBundle;
 use crate::support::sidecar::Sidecar;
 use crate::support::until;
 
+/// Where the tool `ask` stands among the tools.
+const ASK: usize = 2;
+
 /// Holds a call, puts another policy in force, approves; the answer.
 async fn approved_under(sidecar: &Sidecar, changed: OrgBundle) -> (u16, Value) {
     let held = tokio::spawn(sidecar.call("ask").send());
@@ -78,4 +81,21 @@ async fn an_approved_call_spends_its_approval_and_runs() {
     let audit = sidecar.backend.audit();
     let intent = audit.iter().find(|e| e.event.kind == CallForwarded).unwrap();
     assert_eq!(intent.event.data.permit, Some(PermitReason::Approval));
+}
+
+#[tokio::test]
+async fn a_tool_whose_definition_changed_meanwhile_does_not_run_under_the_old_approval() {
+    let sidecar = Sidecar::start().await;
+    let mut changed = OrgBundle::new(6);
+    changed.tools[ASK]["description"] = json!("now deletes everything");
+    let (status, body) = approved_under(&sidecar, changed).await;
+    assert_eq!((status, &body["code"]), (409, &json!("definition_changed")));
+    assert_eq!(sidecar.upstream.count(), 0);
+    assert_eq!(sidecar.backend.approvals()[0].status, ApprovalStatus::Cancelled);
+    let life = only_life(&sidecar, CallRefused).await;
+    assert_eq!(life.last(), names(&[CallRefused]).last());
+    // Repeated, it is asked about as the tool it is now.
+    let again = sidecar.call("ask").header("prefer", "respond-async").send().await.unwrap();
+    let again: Value = again.json().await.unwrap();
+    assert_eq!((&again["code"], &again["approval_id"]), (&json!("approval_pending"), &json!("apr_2")));
 }

@@ -1,0 +1,89 @@
+//! A held call is released: decided again as if it came now, its approval consumed, then forwarded.
+
+use oakallow_policy::audit::{DecisionRecord, EventData, EventType};
+use oakallow_policy::permit::{Consumption, PermitReason};
+use oakallow_policy::token::TokenKey;
+use oakallow_policy::wire::ConsumeRequest;
+use oakallow_policy::{Decision, Permission, Permit};
+
+use crate::backend::BackendError;
+use crate::enforce::{Life, Prints, Ready, unavailable};
+use crate::event::{self, Subject};
+use crate::outcome::Outcome;
+use crate::policy::View;
+use crate::refusal::Refusal;
+
+impl Life<'_> {
+    /// An approved call: decided again, then consumed, then forwarded.
+    pub(super) async fn release(&mut self, approval: &str, prints: Prints) -> Result<Ready, Refusal> {
+        let app = self.app;
+        let _gate = app.releases.acquire().await.map_err(|e| unavailable(&e))?;
+        let view = self.view().await?;
+        let decision = self.decide_again(&view, prints)?;
+        self.validate(&view, prints)?;
+        self.fresh(&decision)?;
+        let key = self.token_key(&view)?;
+        if decision.permission() == Permission::Allowed {
+            self.withdraw(approval).await;
+            let permit = Permit::by_rule(&decision).map_err(|e| unavailable(&e))?;
+            return self.forward(permit, &decision, (prints, key)).await;
+        }
+        let request = ConsumeRequest { txn: self.call.txn.clone(), fingerprint: prints.fingerprint };
+        match app.backend.consume(approval, &request).await {
+            Ok(consumption) => self.spend(&consumption, &decision, (prints, key)).await,
+            Err(BackendError::Unreachable(_)) => Err(Refusal::BackendUnavailable),
+            // Consumed by another call, or expired meanwhile.
+            Err(BackendError::Refused(_)) => Err(self.ended_as(&decision, prints).await),
+        }
+    }
+
+    /// Decides a call that has waited. What a person is asked about is one tool as it was described
+    /// then: a tool that is described otherwise by now is another one.
+    fn decide_again<'v>(&mut self, view: &'v View, prints: Prints) -> Result<Decision<'v>, Refusal> {
+        let decision = view.resolve(&self.call.names.as_call()).map_err(|e| unavailable(&e))?;
+        let record = DecisionRecord::from(&decision);
+        if self.decision.as_ref() != Some(&record) {
+            let data = EventData { decision: Some(record.clone()), ..EventData::default() };
+            self.pending.push(event::of_call(self.call, EventType::CallDecided, data));
+            self.decision = Some(record.clone());
+        }
+        if decision.permission() == Permission::Disabled {
+            return Err(Refusal::Disabled(record));
+        }
+        if self.prints(view)?.fingerprint != prints.fingerprint {
+            return Err(Refusal::DefinitionChanged);
+        }
+        Ok(decision)
+    }
+
+    pub(super) async fn withdraw(&self, approval: &str) {
+        if let Err(e) = self.app.backend.cancel(approval).await {
+            tracing::warn!(error = %e, approval, "an approval that is not needed stays open");
+        }
+    }
+
+    /// Forwards under an approval that is spent now: whatever fails from here on is recorded as
+    /// `call.not_forwarded`, or the next try would be told that this one still runs.
+    async fn spend(
+        &mut self,
+        consumption: &Consumption,
+        decision: &Decision<'_>,
+        (prints, key): (Prints, &TokenKey),
+    ) -> Result<Ready, Refusal> {
+        let permit = Permit::by_approval(decision, consumption, prints.fingerprint, &self.call.txn);
+        let ready = match permit {
+            Ok(permit) => self.forward(permit, decision, (prints, key)).await,
+            Err(e) => Err(unavailable(&e)),
+        };
+        if let Err(refusal) = &ready
+            && !self.closed
+        {
+            self.closed = true;
+            let subject = Subject::call(self.call);
+            Outcome::begin(self.app.clone(), subject, PermitReason::Approval)
+                .not_forwarded(refusal.code())
+                .await;
+        }
+        ready
+    }
+}
