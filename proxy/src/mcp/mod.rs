@@ -38,6 +38,7 @@ use answer::{Refused, UNAVAILABLE, error};
 use era::{Era, HEADER_MISMATCH};
 use relay::{End, Plan, Relayed, relay};
 pub use session::Mcp;
+use session::{Named, SESSION_HEADER};
 
 /// Stateless clients give a request up after 60 s; the answer must be there before.
 const STATELESS_WAIT_MAX: Duration = Duration::from_secs(45);
@@ -46,15 +47,23 @@ const SESSION_UNKNOWN: i64 = -32_001;
 
 /// Answers one request of an MCP route. An error means that the connection cannot be used any more.
 pub async fn serve(app: &Arc<App>, received: &Received, client: &mut Client<'_>) -> Result<(), Gone> {
-    let exchange = Exchange { app, received };
-    if let Err(problem) = era::check_singular(&received.parts.headers) {
-        return exchange.unreadable(client, &problem).await;
-    }
-    if !app.mcp.may_enter(&received.route.name, &received.parts.headers, &received.caller) {
-        // As for a session that does not exist: whose it is, is nobody else's business.
-        let body = error(&Value::Null, SESSION_UNKNOWN, "Session not found", None);
-        return exchange.turn_down(client, "unknown_session", (StatusCode::NOT_FOUND, body)).await;
-    }
+    let mut exchange = Exchange { app, received, session: None };
+    let headers = &received.parts.headers;
+    let named = era::check_singular(headers).and_then(|()| {
+        let snapshot = app.policy.snapshot();
+        let key = snapshot.token_keys.get(&received.route.audience);
+        app.mcp.named(headers, &received.caller, key).map_err(str::to_owned)
+    });
+    exchange.session = match named {
+        Ok(Named::No) => None,
+        Ok(Named::Own(upstream_id)) => Some(upstream_id),
+        Ok(Named::Foreign) => {
+            // As for a session that does not exist: whose it is, is nobody else's business.
+            let body = error(&Value::Null, SESSION_UNKNOWN, "Session not found", None);
+            return exchange.turn_down(client, "unknown_session", (StatusCode::NOT_FOUND, body)).await;
+        }
+        Err(problem) => return exchange.unreadable(client, &problem).await,
+    };
     match received.parts.method {
         Method::POST => exchange.post(client).await,
         Method::GET | Method::DELETE => exchange.pass(client, None).await,
@@ -81,6 +90,8 @@ async fn say(
 struct Exchange<'a> {
     app: &'a Arc<App>,
     received: &'a Received,
+    /// The id by which the tool server knows the caller's session.
+    session: Option<String>,
 }
 
 impl Exchange<'_> {
@@ -143,12 +154,12 @@ impl Exchange<'_> {
 
     /// `notifications/cancelled` of a call that is held here: the tool server has never seen that call.
     fn cancels_held(&self, message: &Message) -> bool {
-        let Received { route, parts, caller, .. } = self.received;
+        let Received { route, caller, .. } = self.received;
         message.method.as_deref() == Some("notifications/cancelled")
             && message
                 .params
                 .get("requestId")
-                .is_some_and(|id| self.app.mcp.cancel(&route.name, &parts.headers, caller, id))
+                .is_some_and(|id| self.app.mcp.cancel(&route.name, self.session.as_deref(), caller, id))
     }
 
     async fn accepted(&self, client: &mut Client<'_>) -> Result<(), Gone> {
@@ -167,16 +178,23 @@ impl Exchange<'_> {
         sent: Target,
         token: Option<&str>,
     ) -> Result<http::Response<hyper::body::Incoming>, Refusal> {
-        let Received { route, parts, body, .. } = self.received;
+        let Received { route, parts, body, caller, .. } = self.received;
         let upstream = self.app.upstreams.get(&route.name).ok_or(Refusal::UpstreamUnreachable)?;
         let mut headers = passed_on(&parts.headers);
         // Answers are read here, so they come as they are.
         headers.remove("accept-encoding");
+        headers.remove(SESSION_HEADER);
+        if let Some(id) = self.session.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
+            headers.insert(SESSION_HEADER, id);
+        }
         if let Some(token) = token {
             put_token(&mut headers, token);
         }
         let outgoing = Outgoing { method: sent.method, uri: sent.uri, headers, body: body.clone() };
-        upstream.send(permit, outgoing).await
+        let mut response = upstream.send(permit, outgoing).await?;
+        let snapshot = self.app.policy.snapshot();
+        self.app.mcp.bind(response.headers_mut(), caller, snapshot.token_keys.get(&route.audience));
+        Ok(response)
     }
 
     /// A call: decided, perhaps held, forwarded with a token, its outcome recorded.
@@ -198,7 +216,7 @@ impl Exchange<'_> {
         };
         client.keep_company(hold::company((route, parts), message, era));
         let id = message.id.as_ref().unwrap_or(&Value::Null);
-        let cancellable = self.app.mcp.cancellable(&route.name, &parts.headers, caller, id);
+        let cancellable = self.app.mcp.cancellable(&route.name, self.session.as_deref(), caller, id);
         client.cancelled_by(Some(cancellable.notify()));
         let admitted = enforce::admit(self.app, &call, &sent, client).await;
         client.cancelled_by(None);
@@ -228,9 +246,6 @@ impl Exchange<'_> {
                 return self.refuse(client, message, (&refusal, permission)).await;
             }
         };
-        if response.status().is_success() {
-            self.app.mcp.bind(&call.route.name, &self.received.parts.headers, &self.received.caller);
-        }
         let shift = client.progress();
         let mut rewrite = |m: &mut Value| hold::later(m, message.progress_token(), shift);
         let plan = Plan {

@@ -1,7 +1,7 @@
 //! What is no call: handshakes, lists, notifications, answers, a session's stream. It passes as it is,
 //! under a permit that says so, and like a call it has an intent and an outcome in the record.
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use oakallow_policy::Permit;
 use oakallow_policy::audit::{EventData, EventType, ExecutionRecord};
 use oakallow_policy::canonical::hex;
@@ -34,7 +34,6 @@ impl Exchange<'_> {
 
     /// Protocol plumbing: through as it is.
     pub(super) async fn pass(&self, client: &mut Client<'_>, message: Option<&Message>) -> Result<(), Gone> {
-        let method = &self.received.parts.method;
         let plan = Plan {
             rewrite: None,
             id: message.and_then(|m| m.id.as_ref()),
@@ -43,11 +42,7 @@ impl Exchange<'_> {
             leaving_cancels: true,
             stop: Some(self.app.draining.subscribe()),
         };
-        let passed = self.plumb(client, message, plan).await;
-        if *method == Method::DELETE && passed.as_ref().is_ok_and(|r| r.status.is_success()) {
-            self.app.mcp.forget(&self.received.route.name, &self.received.parts.headers);
-        }
-        ended(passed)
+        ended(self.plumb(client, message, plan).await)
     }
 
     /// `tools/list`: through, less what the caller may not call.
@@ -95,12 +90,6 @@ impl Exchange<'_> {
         };
         match self.send(&permit, sent, None).await {
             Ok(response) => {
-                let status = response.status();
-                if status.is_success() {
-                    let Received { route, parts, caller, .. } = self.received;
-                    self.app.mcp.bind(&route.name, &parts.headers, caller);
-                    self.app.mcp.bind(&route.name, response.headers(), caller);
-                }
                 let relayed = relay(client, response, plan).await;
                 record(outcome, &relayed).await;
                 Ok(relayed)

@@ -1,21 +1,37 @@
 //! Whose session is whose, and which calls wait in it.
 //!
-//! A session id alone must not open somebody else's session: it is bound to the caller that began it,
-//! or, when this proxy has not seen it begin (a restart), to the first that the tool server lets in.
+//! A session id alone must not open somebody else's session. The id that a client gets is the tool
+//! server's with a tag in front, which binds it to the caller under a key of the audience: every proxy of
+//! that audience can check it, after a restart too, and none has to remember it.
+//!
+//! When the audience's key is rotated, the proxy that handed an id out still knows it; any other says that
+//! there is no such session, and the client begins a new one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::HeaderMap;
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use oakallow_policy::canonical::{base64url, unbase64url};
 use oakallow_policy::id::Name;
+use oakallow_policy::token::TokenKey;
 use serde_json::Value;
+use sha2::Sha256;
 use tokio::sync::Notify;
+use zeroize::Zeroizing;
 
 use crate::identity::Caller;
 
 /// The header that names a session.
-const SESSION_HEADER: &str = "mcp-session-id";
+pub(super) const SESSION_HEADER: HeaderName = HeaderName::from_static("mcp-session-id");
+/// Longest id: some servers put a signed token there.
+const ID_BYTES_MAX: usize = 4_096;
+/// 22 characters of base64url.
+const TAG_BYTES: usize = 16;
+/// Domain separation of the key (RFC 5869).
+const KEY_INFO: &[u8] = b"oakallow/mcp-session/v1";
 const SESSIONS_MAX: u64 = 100_000;
 const SESSION_IDLE_MAX: Duration = Duration::from_secs(24 * 3_600);
 
@@ -29,66 +45,131 @@ impl Owner {
     fn of(caller: &Caller) -> Self {
         Self { principal: caller.principal.clone(), tenant: caller.tenant.clone() }
     }
+
+    /// Over this owner and the tool server's id.
+    fn mac(&self, key: &TokenKey, upstream_id: &str) -> Option<Hmac<Sha256>> {
+        let mut derived = Zeroizing::new([0; 32]);
+        Hkdf::<Sha256>::new(None, key.expose()).expand(KEY_INFO, derived.as_mut_slice()).ok()?;
+        let mut mac = Hmac::<Sha256>::new_from_slice(derived.as_slice()).ok()?;
+        let tenant = self.tenant.as_ref().map(Name::as_str);
+        // Each part with its length, so that no two owners and ids make the same bytes.
+        for part in [Some(self.principal.as_str()), tenant, Some(upstream_id)] {
+            mac.update(&part.map_or(u64::MAX, |p| p.len() as u64).to_be_bytes());
+            mac.update(part.unwrap_or_default().as_bytes());
+        }
+        Some(mac)
+    }
+
+    /// What an id of this owner begins with.
+    fn tag(&self, key: &TokenKey, upstream_id: &str) -> Option<String> {
+        let mac = self.mac(key, upstream_id)?.finalize().into_bytes();
+        mac.get(..TAG_BYTES).map(base64url)
+    }
+
+    /// Whether that is the tag, in a time that does not tell how much of it is.
+    fn has_tag(&self, key: &TokenKey, upstream_id: &str, tag: &str) -> bool {
+        let Some(tag) = unbase64url(tag).filter(|tag| tag.len() == TAG_BYTES) else { return false };
+        self.mac(key, upstream_id).is_some_and(|mac| mac.verify_truncated_left(&tag).is_ok())
+    }
 }
 
-/// The session ids of a request or an answer, joined: more than one is its own, unknown, id.
-fn session_id(headers: &HeaderMap) -> Option<Vec<u8>> {
-    let ids: Vec<&[u8]> = headers.get_all(SESSION_HEADER).iter().map(http::HeaderValue::as_bytes).collect();
-    if ids.is_empty() { None } else { Some(ids.join(&0)) }
+/// Whether a text can be a session's id: visible ASCII (MCP, streamable HTTP), not too long.
+fn is_id(text: &str) -> bool {
+    (1..=ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
-type SessionKey = (Name, Vec<u8>);
-type HeldKey = (Owner, Name, Option<Vec<u8>>, String);
+/// The session that a request is in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Named {
+    /// None.
+    No,
+    /// The caller's, under the id that the tool server knows.
+    Own(String),
+    /// One that is not the caller's, or that nobody has.
+    Foreign,
+}
+
+type HeldKey = (Owner, Name, Option<String>, String);
 
 /// Sessions and held calls of all MCP routes.
 pub struct Mcp {
-    owners: moka::sync::Cache<SessionKey, Owner>,
+    /// By the id that a client has, for when the key changes.
+    handed_out: moka::sync::Cache<String, Owner>,
     held: Arc<Mutex<HashMap<HeldKey, Arc<Notify>>>>,
 }
 
 impl Default for Mcp {
     fn default() -> Self {
-        let owners =
+        let handed_out =
             moka::sync::Cache::builder().max_capacity(SESSIONS_MAX).time_to_idle(SESSION_IDLE_MAX).build();
-        Self { owners, held: Arc::default() }
+        Self { handed_out, held: Arc::default() }
     }
 }
 
 impl Mcp {
-    /// Whether the request names no session, or one that is not another caller's.
-    #[must_use]
-    pub fn may_enter(&self, route: &Name, headers: &HeaderMap, caller: &Caller) -> bool {
-        let Some(id) = session_id(headers) else { return true };
-        self.owners.get(&(route.clone(), id)).is_none_or(|owner| owner == Owner::of(caller))
-    }
-
-    /// The tool server has accepted a request: the session that it or its answer names is the caller's,
-    /// unless it is somebody's already.
-    pub fn bind(&self, route: &Name, headers: &HeaderMap, caller: &Caller) {
-        if let Some(id) = session_id(headers) {
-            self.owners.get_with((route.clone(), id), || Owner::of(caller));
+    /// The session that a request names. An error says what is wrong with the field.
+    pub(super) fn named(
+        &self,
+        headers: &HeaderMap,
+        caller: &Caller,
+        key: Option<&TokenKey>,
+    ) -> Result<Named, &'static str> {
+        let Some(value) = headers.get(SESSION_HEADER) else { return Ok(Named::No) };
+        let id = value.to_str().ok().filter(|id| is_id(id));
+        let id = id.ok_or("a session id has 1 to 4096 visible characters of ASCII")?;
+        let owner = Owner::of(caller);
+        let Some((tag, upstream_id)) = id.split_once('.') else { return Ok(Named::Foreign) };
+        let fits = key.is_some_and(|key| owner.has_tag(key, upstream_id, tag));
+        if fits || self.handed_out.get(id).is_some_and(|known| known == owner) {
+            Ok(Named::Own(upstream_id.to_owned()))
+        } else {
+            Ok(Named::Foreign)
         }
     }
 
-    /// The session has ended.
-    pub fn forget(&self, route: &Name, headers: &HeaderMap) {
-        if let Some(id) = session_id(headers) {
-            self.owners.invalidate(&(route.clone(), id));
+    /// Binds the session that an answer names to the caller whom it answers. An id that could not be
+    /// checked afterwards does not go out.
+    pub(super) fn bind(&self, headers: &mut HeaderMap, caller: &Caller, key: Option<&TokenKey>) {
+        let ids: Vec<HeaderValue> = headers.get_all(SESSION_HEADER).iter().cloned().collect();
+        if ids.is_empty() {
+            return;
+        }
+        headers.remove(SESSION_HEADER);
+        let owner = Owner::of(caller);
+        let bound = match ids.as_slice() {
+            [id] => id.to_str().ok().filter(|id| is_id(id)).and_then(|id| {
+                let bound = format!("{}.{id}", owner.tag(key?, id)?);
+                is_id(&bound).then_some(bound)
+            }),
+            _ => None,
+        };
+        match bound.and_then(|bound| Some((HeaderValue::from_str(&bound).ok()?, bound))) {
+            Some((value, bound)) => {
+                self.handed_out.insert(bound, owner);
+                headers.insert(SESSION_HEADER, value);
+            }
+            None => tracing::warn!("a tool server's session id cannot be passed on"),
         }
     }
 
     /// A call begins that `notifications/cancelled` may end while it is held.
     #[must_use]
-    pub fn cancellable(&self, route: &Name, headers: &HeaderMap, caller: &Caller, id: &Value) -> Cancellable {
-        let key = (Owner::of(caller), route.clone(), session_id(headers), id.to_string());
+    pub(super) fn cancellable(
+        &self,
+        route: &Name,
+        session: Option<&str>,
+        caller: &Caller,
+        id: &Value,
+    ) -> Cancellable {
+        let key = (Owner::of(caller), route.clone(), session.map(str::to_owned), id.to_string());
         let notify = Arc::new(Notify::new());
         self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), notify.clone());
         Cancellable { held: self.held.clone(), key, notify }
     }
 
     /// Cancels a held call; whether there was one.
-    pub fn cancel(&self, route: &Name, headers: &HeaderMap, caller: &Caller, id: &Value) -> bool {
-        let key = (Owner::of(caller), route.clone(), session_id(headers), id.to_string());
+    pub(super) fn cancel(&self, route: &Name, session: Option<&str>, caller: &Caller, id: &Value) -> bool {
+        let key = (Owner::of(caller), route.clone(), session.map(str::to_owned), id.to_string());
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let found = held.get(&key);
         if let Some(notify) = found {
@@ -99,7 +180,7 @@ impl Mcp {
 }
 
 /// A call that has not been forwarded yet; dropped when it is.
-pub struct Cancellable {
+pub(super) struct Cancellable {
     held: Arc<Mutex<HashMap<HeldKey, Arc<Notify>>>>,
     key: HeldKey,
     notify: Arc<Notify>,
@@ -108,7 +189,7 @@ pub struct Cancellable {
 impl Cancellable {
     /// Is notified when the call is cancelled.
     #[must_use]
-    pub fn notify(&self) -> Arc<Notify> {
+    pub(super) fn notify(&self) -> Arc<Notify> {
         self.notify.clone()
     }
 }
@@ -126,43 +207,87 @@ impl Drop for Cancellable {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
     use serde_json::json;
 
-    fn caller(principal: &str, tenant: &str) -> Caller {
+    fn caller(principal: &str, tenant: Option<&str>) -> Caller {
         let name = |n| Name::new(n).unwrap();
-        Caller { key_id: "key_1".to_owned(), principal: name(principal), tenant: Some(name(tenant)) }
+        let key_sha256 = String::new();
+        Caller { key_sha256, key_id: "key_1".to_owned(), principal: name(principal), tenant: tenant.map(name) }
     }
 
-    fn session(id: &'static str) -> HeaderMap {
-        HeaderMap::from_iter([(http::HeaderName::from_static(SESSION_HEADER), HeaderValue::from_static(id))])
+    fn key(byte: u8) -> TokenKey {
+        TokenKey::from_bytes("1.tools".to_owned(), [byte; 32])
+    }
+
+    fn session(id: &str) -> HeaderMap {
+        HeaderMap::from_iter([(SESSION_HEADER, HeaderValue::from_str(id).unwrap())])
+    }
+
+    /// The field as the client gets it.
+    fn bound(mcp: &Mcp, caller: &Caller, key: &TokenKey) -> HeaderMap {
+        let mut headers = session("s.1");
+        mcp.bind(&mut headers, caller, Some(key));
+        headers
     }
 
     #[test]
-    fn a_session_is_its_owners_alone() {
-        let (mcp, route) = (Mcp::default(), Name::new("r").unwrap());
-        let (ada, bob) = (caller("ada", "acme"), caller("bob", "acme"));
-        assert!(mcp.may_enter(&route, &session("s"), &bob), "not bound yet");
-        mcp.bind(&route, &session("s"), &ada);
-        mcp.bind(&route, &session("s"), &bob);
-        assert!(mcp.may_enter(&route, &session("s"), &ada));
-        assert!(!mcp.may_enter(&route, &session("s"), &bob));
-        assert!(!mcp.may_enter(&route, &session("s"), &caller("ada", "globex")), "another tenant");
-        assert!(mcp.may_enter(&route, &HeaderMap::new(), &bob));
-        mcp.forget(&route, &session("s"));
-        assert!(mcp.may_enter(&route, &session("s"), &bob));
+    fn a_session_is_its_owners_alone_in_every_proxy() {
+        let (first, second) = (Mcp::default(), Mcp::default());
+        let ada = caller("ada", Some("acme"));
+        let headers = bound(&first, &ada, &key(1));
+        assert_ne!(headers, session("s.1"));
+        for mcp in [&first, &second] {
+            assert_eq!(mcp.named(&headers, &ada, Some(&key(1))), Ok(Named::Own("s.1".to_owned())));
+            for other in [
+                caller("bob", Some("acme")),
+                caller("ada", Some("globex")),
+                caller("ada", None),
+                caller("adaacme", None),
+            ] {
+                assert_eq!(mcp.named(&headers, &other, Some(&key(1))), Ok(Named::Foreign), "{other:?}");
+            }
+            assert_eq!(mcp.named(&session("s.1"), &ada, Some(&key(1))), Ok(Named::Foreign), "without a tag");
+            assert_eq!(mcp.named(&HeaderMap::new(), &ada, Some(&key(1))), Ok(Named::No));
+        }
+    }
+
+    #[test]
+    fn after_the_key_has_changed_only_the_proxy_that_handed_it_out_knows_a_session() {
+        let (first, second) = (Mcp::default(), Mcp::default());
+        let (ada, bob) = (caller("ada", None), caller("bob", None));
+        let headers = bound(&first, &ada, &key(1));
+        assert_eq!(first.named(&headers, &ada, Some(&key(2))), Ok(Named::Own("s.1".to_owned())));
+        assert_eq!(first.named(&headers, &bob, Some(&key(2))), Ok(Named::Foreign));
+        assert_eq!(second.named(&headers, &ada, Some(&key(2))), Ok(Named::Foreign));
+        assert_eq!(second.named(&headers, &ada, None), Ok(Named::Foreign));
+    }
+
+    #[test]
+    fn what_cannot_be_an_id_is_none() {
+        let (mcp, ada) = (Mcp::default(), caller("ada", None));
+        for bad in ["", "a b", "a\tb", &"x".repeat(ID_BYTES_MAX + 1)] {
+            assert!(mcp.named(&session(bad), &ada, Some(&key(1))).is_err(), "{bad:?}");
+            let mut headers = session(bad);
+            mcp.bind(&mut headers, &ada, Some(&key(1)));
+            assert!(headers.is_empty(), "{bad:?}");
+        }
+        let mut two = session("a");
+        two.append(SESSION_HEADER, HeaderValue::from_static("b"));
+        mcp.bind(&mut two, &ada, Some(&key(1)));
+        assert!(two.is_empty());
     }
 
     #[tokio::test]
     async fn only_its_owner_cancels_a_call_and_only_while_it_waits() {
         let (mcp, route) = (Mcp::default(), Name::new("r").unwrap());
-        let (ada, bob) = (caller("ada", "acme"), caller("bob", "acme"));
-        let call = mcp.cancellable(&route, &session("s"), &ada, &json!(1));
-        assert!(!mcp.cancel(&route, &session("s"), &bob, &json!(1)));
-        assert!(!mcp.cancel(&route, &session("s"), &ada, &json!("1")), "the text is another id");
-        assert!(mcp.cancel(&route, &session("s"), &ada, &json!(1)));
+        let (ada, bob) = (caller("ada", Some("acme")), caller("bob", Some("acme")));
+        let call = mcp.cancellable(&route, Some("s"), &ada, &json!(1));
+        assert!(!mcp.cancel(&route, Some("s"), &bob, &json!(1)));
+        assert!(!mcp.cancel(&route, None, &ada, &json!(1)), "another session");
+        assert!(!mcp.cancel(&route, Some("s"), &ada, &json!("1")), "the text is another id");
+        assert!(mcp.cancel(&route, Some("s"), &ada, &json!(1)));
         call.notify().notified().await;
         drop(call);
-        assert!(!mcp.cancel(&route, &session("s"), &ada, &json!(1)));
+        assert!(!mcp.cancel(&route, Some("s"), &ada, &json!(1)));
     }
 }
