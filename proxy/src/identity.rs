@@ -120,12 +120,28 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// A caller whose credential was found good.
 #[derive(Debug, Clone)]
 pub struct Caller {
+    /// SHA-256 of the key, hex.
+    pub key_sha256: String,
     /// `key_…`
     pub key_id: String,
     /// Who calls.
     pub principal: Name,
     /// The tenant of this request.
     pub tenant: Option<Name>,
+}
+
+impl Caller {
+    /// Whether the credential is as good as it was, by a policy that came since.
+    pub fn check_again(&self, snapshot: &Snapshot) -> Result<(), Refusal> {
+        let record = valid_record(&self.key_sha256, snapshot).ok_or(Refusal::Unauthenticated)?;
+        if record.principal != self.principal {
+            return Err(Refusal::Unauthenticated);
+        }
+        match selected(record, self.tenant.as_ref(), snapshot)? == self.tenant.as_ref() {
+            true => Ok(()),
+            false => Err(Refusal::TenantNotAllowed("the credential reaches another tenant by now")),
+        }
+    }
 }
 
 /// The tenant that a request selects.
@@ -135,7 +151,18 @@ pub const TENANT_HEADER: &str = "x-tenant-id";
 pub fn authenticate(headers: &HeaderMap, snapshot: &Snapshot) -> Result<Caller, Refusal> {
     let record = key_record(headers, snapshot).ok_or(Refusal::Unauthenticated)?;
     let wanted = wanted_tenant(headers)?;
-    let tenant = record.tenancy.select(wanted.as_ref()).map_err(|e| {
+    let tenant = selected(record, wanted.as_ref(), snapshot)?.cloned();
+    let (key_id, principal) = (record.key_id.clone(), record.principal.clone());
+    Ok(Caller { key_sha256: record.sha256.clone(), key_id, principal, tenant })
+}
+
+/// The tenant of a request that names `wanted`, if the credential reaches it and it exists.
+fn selected<'a>(
+    record: &'a KeyRecord,
+    wanted: Option<&'a Name>,
+    snapshot: &Snapshot,
+) -> Result<Option<&'a Name>, Refusal> {
+    let tenant = record.tenancy.select(wanted).map_err(|e| {
         Refusal::TenantNotAllowed(match e {
             TenancyError::Foreign => "the credential does not reach the tenant that the request names",
             TenancyError::Missing => "the credential reaches several tenants: name one with X-Tenant-Id",
@@ -144,7 +171,7 @@ pub fn authenticate(headers: &HeaderMap, snapshot: &Snapshot) -> Result<Caller, 
     if tenant.is_some_and(|t| !snapshot.rules.has_tenant(t)) {
         return Err(Refusal::TenantNotAllowed("the tenant does not exist"));
     }
-    Ok(Caller { key_id: record.key_id.clone(), principal: record.principal.clone(), tenant: tenant.cloned() })
+    Ok(tenant)
 }
 
 /// Who sends a request, by its credential alone: for the record, whatever else is wrong with it.
@@ -154,7 +181,11 @@ pub fn principal<'s>(headers: &HeaderMap, snapshot: &'s Snapshot) -> Option<&'s 
 }
 
 fn key_record<'s>(headers: &HeaderMap, snapshot: &'s Snapshot) -> Option<&'s KeyRecord> {
-    let record = snapshot.keys.get(&hex(&sha256(credential(headers)?.as_bytes())))?;
+    valid_record(&hex(&sha256(credential(headers)?.as_bytes())), snapshot)
+}
+
+fn valid_record<'s>(key_sha256: &str, snapshot: &'s Snapshot) -> Option<&'s KeyRecord> {
+    let record = snapshot.keys.get(key_sha256)?;
     record.expires_at.is_none_or(|end| end > clock::now_ms()).then_some(record)
 }
 

@@ -48,6 +48,7 @@ pub fn identify(
     };
     Ok(IdentifiedCall {
         txn: txn.to_owned(),
+        caller: caller.clone(),
         names,
         args: json!({"method": parts.method.as_str(), "path": parts.uri.path(), "query": parts.uri.query(), "body": parameters}),
         idempotency_key: idempotency_key(parts)?,

@@ -283,6 +283,7 @@ pub fn identify(
     };
     Ok(IdentifiedCall {
         txn: arrival.txn.to_owned(),
+        caller: arrival.caller.clone(),
         names,
         args: json!({"method": message.method, "params": without_meta(&message.params)}),
         parameters,

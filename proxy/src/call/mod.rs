@@ -12,6 +12,7 @@ use oakallow_policy::id::Name;
 use oakallow_policy::strict_json;
 use serde_json::{Map, Value};
 
+use crate::identity::Caller;
 use crate::refusal::Refusal;
 use crate::route::Route;
 
@@ -22,6 +23,8 @@ pub struct IdentifiedCall {
     pub txn: String,
     /// How it came.
     pub route: Arc<Route>,
+    /// Who calls, to be looked up again when the call has waited.
+    pub caller: Caller,
     /// What rules select by.
     pub names: CallNames,
     /// What its fingerprint covers.

@@ -28,7 +28,7 @@ impl Life<'_> {
             ApprovalStatus::Pending if self.call.wait.is_zero() => Err(Refusal::Pending(state)),
             ApprovalStatus::Pending => {
                 let begun = Instant::now();
-                let held = self.hold(state, client).await;
+                let held = self.hold(state, prints, client).await;
                 let label = held.as_ref().map_or_else(Refusal::code, |_| "approved");
                 let seconds = begun.elapsed().as_secs_f64();
                 self.app.metrics.hold_seconds.with_label_values(&[label]).observe(seconds);
@@ -86,10 +86,12 @@ impl Life<'_> {
         self.ask(decision, prints).await.map_or_else(|r| r, |a| ended(a.approval))
     }
 
-    /// Waits for a person, the budget, the client's leaving, or the proxy's end.
+    /// Waits for a person, the budget, the client's leaving, a policy that ends the call, or the proxy's
+    /// end.
     async fn hold(
         &mut self,
         state: ApprovalState,
+        prints: Prints,
         client: &mut Client<'_>,
     ) -> Result<ApprovalState, Refusal> {
         let call = self.call;
@@ -107,6 +109,9 @@ impl Life<'_> {
         self.flush().await?;
         client.hold_begins().await.map_err(|_| Refusal::Pending(state))?;
         let mut draining = self.app.draining.subscribe();
+        let mut policy = self.app.policy.subscribe();
+        // What changed since the call was decided.
+        self.look_again(prints).await?;
         let deadline = tokio::time::Instant::now() + call.wait;
         loop {
             if let Some(end) = settled(&hold) {
@@ -115,6 +120,7 @@ impl Life<'_> {
             let beat_at = client.next_beat();
             let stir = tokio::select! {
                 () = hold.changed() => Stir::Look,
+                () = changed(&mut policy) => Stir::Policy,
                 () = tokio::time::sleep_until(deadline) => Stir::End,
                 () = drained(&mut draining) => Stir::End,
                 () = until(beat_at) => Stir::Beat,
@@ -122,6 +128,10 @@ impl Life<'_> {
             };
             let end = match stir {
                 Stir::Look => false,
+                Stir::Policy => {
+                    self.look_again(prints).await?;
+                    false
+                }
                 Stir::End => true,
                 Stir::Beat => client.beat().await.is_err(),
             };
@@ -135,7 +145,14 @@ impl Life<'_> {
 
 /// Whether what was asked for is not to run any more, whatever a person says.
 fn is_void(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::Disabled(_) | Refusal::DefinitionChanged | Refusal::InvalidArguments { .. })
+    matches!(
+        refusal,
+        Refusal::Unauthenticated
+            | Refusal::TenantNotAllowed(_)
+            | Refusal::Disabled(_)
+            | Refusal::DefinitionChanged
+            | Refusal::InvalidArguments { .. }
+    )
 }
 
 fn backend_says(e: BackendError) -> Refusal {
@@ -166,6 +183,7 @@ fn approval_record(state: &ApprovalState) -> ApprovalRecord {
 /// Why a call that waits looks up.
 enum Stir {
     Look,
+    Policy,
     Beat,
     End,
 }
@@ -173,6 +191,11 @@ enum Stir {
 async fn drained(draining: &mut tokio::sync::watch::Receiver<bool>) {
     // The sender lives as long as the proxy.
     let _ = draining.wait_for(|d| *d).await;
+}
+
+async fn changed(policy: &mut tokio::sync::watch::Receiver<()>) {
+    // The sender lives as long as the proxy.
+    let _ = policy.changed().await;
 }
 
 async fn until(at: Option<tokio::time::Instant>) {

@@ -20,6 +20,7 @@ impl Life<'_> {
         let _gate = app.releases.acquire().await.map_err(|e| unavailable(&e))?;
         let view = self.view().await?;
         let decision = self.decide_again(&view, prints)?;
+        self.note(DecisionRecord::from(&decision));
         self.validate(&view, prints)?;
         self.fresh(&decision)?;
         let key = self.token_key(&view)?;
@@ -37,23 +38,41 @@ impl Life<'_> {
         }
     }
 
-    /// Decides a call that has waited. What a person is asked about is one tool as it was described
-    /// then: a tool that is described otherwise by now is another one.
-    fn decide_again<'v>(&mut self, view: &'v View, prints: Prints) -> Result<Decision<'v>, Refusal> {
-        let decision = view.resolve(&self.call.names.as_call()).map_err(|e| unavailable(&e))?;
-        let record = DecisionRecord::from(&decision);
-        if self.decision.as_ref() != Some(&record) {
-            let data = EventData { decision: Some(record.clone()), ..EventData::default() };
-            self.pending.push(event::of_call(self.call, EventType::CallDecided, data));
-            self.decision = Some(record.clone());
+    /// The policy changed while the call waits. An error ends it now, whatever a person would say.
+    pub(super) async fn look_again(&mut self, prints: Prints) -> Result<(), Refusal> {
+        self.call.caller.check_again(&self.app.policy.snapshot())?;
+        // A policy that cannot be had now is asked again when the call is released.
+        let Ok(view) = self.view().await else { return Ok(()) };
+        match self.decide_again(&view, prints) {
+            Ok(_) | Err(Refusal::PolicyUnavailable(_)) => Ok(()),
+            Err(end) => Err(end),
         }
+    }
+
+    /// Decides a call that has waited. Its caller may be none by now. And what a person is asked about is
+    /// one tool as it was described then: a tool that is described otherwise is another one.
+    fn decide_again<'v>(&mut self, view: &'v View, prints: Prints) -> Result<Decision<'v>, Refusal> {
+        self.call.caller.check_again(view.snapshot())?;
+        let decision = view.resolve(&self.call.names.as_call()).map_err(|e| unavailable(&e))?;
         if decision.permission() == Permission::Disabled {
+            let record = DecisionRecord::from(&decision);
+            self.note(record.clone());
             return Err(Refusal::Disabled(record));
         }
         if self.prints(view)?.fingerprint != prints.fingerprint {
             return Err(Refusal::DefinitionChanged);
         }
         Ok(decision)
+    }
+
+    /// Writes down a decision that is not the one before.
+    fn note(&mut self, record: DecisionRecord) {
+        if self.decision.as_ref() == Some(&record) {
+            return;
+        }
+        let data = EventData { decision: Some(record.clone()), ..EventData::default() };
+        self.pending.push(event::of_call(self.call, EventType::CallDecided, data));
+        self.decision = Some(record);
     }
 
     pub(super) async fn withdraw(&self, approval: &str) {

@@ -22,6 +22,7 @@ use oakallow_policy::ruleset::TenantRules;
 use oakallow_policy::token::TokenKey;
 use oakallow_policy::wire::{Bundle, BundleScope, KeyRecord, PublicKey, Purpose, Signed, StillCurrent};
 use oakallow_policy::{Call, Decision, ResolveError, RiskLevel, RuleSet, resolve::Explanation};
+use tokio::sync::watch;
 
 use crate::backend::{Backend, BackendError};
 use crate::config::Staleness;
@@ -96,6 +97,7 @@ pub struct Policy {
     /// The newest version that everything here is up to date with.
     known: AtomicU64,
     freshness: Freshness,
+    changes: watch::Sender<()>,
 }
 
 impl Policy {
@@ -122,7 +124,14 @@ impl Policy {
             tenants: Tenants::new(),
             known: AtomicU64::new(0),
             freshness: Freshness::new(staleness),
+            changes: watch::Sender::new(()),
         }
+    }
+
+    /// To be told when something in it changes: the calls that wait look whether they still may.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Takes up the bundle that a former process kept, if there is one and it verifies. Its age counts
@@ -169,6 +178,7 @@ impl Policy {
         let keys = keys.into_iter().map(|k| (k.sha256.clone(), k)).collect();
         self.current.store(Arc::new(Snapshot { rules, keys, token_keys }));
         self.note_version(bundle.version);
+        self.changes.send_replace(());
         Ok(bundle.issued_at)
     }
 

@@ -125,5 +125,6 @@ impl Policy {
         // Gone already is as good.
         let _ = std::fs::remove_file(self.tenant_path(tenant));
         self.note_version(version);
+        self.changes.send_replace(());
     }
 }

@@ -15,6 +15,7 @@ mod lists;
 mod outage;
 mod record;
 mod release;
+mod revoked;
 mod sessions;
 mod spool;
 mod support;

@@ -99,10 +99,13 @@ impl Backend {
         self.script.approvals().iter().map(|(_, state)| state.clone()).collect()
     }
 
-    /// A person decides about the only approval.
+    /// A person decides about the only approval, unless it has ended already.
     pub(crate) fn decide(&self, status: ApprovalStatus) {
         let mut approvals = self.script.approvals();
         let [(_, state)] = approvals.as_mut_slice() else { panic!("one approval: {approvals:?}") };
+        if state.status != ApprovalStatus::Pending {
+            return;
+        }
         state.status = status;
         self.script.say("approval", &json!(state));
     }

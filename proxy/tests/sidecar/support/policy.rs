@@ -40,6 +40,8 @@ pub(crate) struct OrgBundle {
     /// `read` is allowed, `ask` needs a person, `drop` is disabled.
     pub(crate) tools: Value,
     pub(crate) kill_switches: Value,
+    /// Of `ada`, an agent of the whole org, and of `bob`, an agent of the tenant `acme`.
+    pub(crate) keys: Value,
 }
 
 impl OrgBundle {
@@ -61,7 +63,17 @@ impl OrgBundle {
             tool("ask", "requires_approval", "medium"),
             tool("drop", "disabled", "medium"),
         ]);
-        Self { version, issued_at: now_ms(), tools, kill_switches: json!([]) }
+        let key = |key: &str, principal: &str, tenancy: Value| {
+            json!({
+                "sha256": hex(&sha256(key.as_bytes())), "key_id": format!("key_{principal}"),
+                "principal": principal, "tenancy": tenancy,
+            })
+        };
+        let keys = json!([
+            key(AGENT, "ada", json!({"kind": "org"})),
+            key(ACME, "bob", json!({"kind": "one", "tenants": "acme"})),
+        ]);
+        Self { version, issued_at: now_ms(), tools, kill_switches: json!([]), keys }
     }
 
     /// With another permission for a tool.
@@ -75,12 +87,6 @@ impl OrgBundle {
     }
 
     fn value(&self) -> Value {
-        let key = |key: &str, principal: &str, tenancy: Value| {
-            json!({
-                "sha256": hex(&sha256(key.as_bytes())), "key_id": format!("key_{principal}"),
-                "principal": principal, "tenancy": tenancy,
-            })
-        };
         json!({
             "org": ORG, "version": self.version, "issued_at": self.issued_at,
             "scope": {
@@ -89,10 +95,7 @@ impl OrgBundle {
                     "org": ORG, "tools": self.tools, "kill_switches": self.kill_switches,
                     "tenants": ["acme", "globex"],
                 },
-                "keys": [
-                    key(AGENT, "ada", json!({"kind": "org"})),
-                    key(ACME, "bob", json!({"kind": "one", "tenants": "acme"})),
-                ],
+                "keys": self.keys,
                 "audience_keys": [{
                     "audience": AUDIENCE, "kid": format!("1.{AUDIENCE}"), "key": base64url(&[9; 32]), "current": true,
                 }],
