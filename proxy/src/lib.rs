@@ -23,6 +23,7 @@ pub mod forward;
 pub mod head;
 pub mod identity;
 pub mod mcp;
+pub mod media;
 pub mod metrics;
 pub mod ops;
 pub mod outcome;

@@ -16,6 +16,7 @@ pub enum Refusal {
     BodyTooLarge { bytes_max: usize },
     BodyTooSlow,
     UnsupportedEncoding,
+    UnsupportedMediaType(&'static str),
     Disabled(DecisionRecord),
     Denied(ApprovalState),
     Expired(ApprovalState),
@@ -87,6 +88,9 @@ impl Refusal {
             Self::BodyTooLarge { .. } => (413, "body_too_large", "The body is too large"),
             Self::BodyTooSlow => (408, "body_too_slow", "The body did not arrive in time"),
             Self::UnsupportedEncoding => (415, "unsupported_encoding", "The body must not be encoded"),
+            Self::UnsupportedMediaType(_) => {
+                (415, "unsupported_media_type", "The body must be announced as JSON")
+            }
             Self::Disabled(_) => (403, "disabled", "The policy does not allow this call"),
             Self::Denied(_) => (403, "approval_denied", "A person denied this call"),
             Self::Expired(_) => (403, "approval_expired", "Nobody decided in time"),
@@ -112,7 +116,7 @@ impl Refusal {
     fn detail(&self) -> String {
         match self {
             Self::Unauthenticated => "send a valid key as `X-API-Key: oak_live_…`".to_owned(),
-            Self::TenantNotAllowed(detail) => (*detail).to_owned(),
+            Self::TenantNotAllowed(detail) | Self::UnsupportedMediaType(detail) => (*detail).to_owned(),
             Self::UnknownRoute => {
                 "nothing was forwarded: this proxy forwards only what a route identifies".to_owned()
             }

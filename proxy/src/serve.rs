@@ -26,6 +26,7 @@ use crate::forward::{Outgoing, passed_on, put_token, target};
 use crate::head;
 use crate::identity::{Caller, authenticate, principal};
 use crate::mcp;
+use crate::media;
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 use crate::route::{Route, RouteKind, check_path};
@@ -132,6 +133,7 @@ async fn receive(
         return Err(Refusal::BodyTooLarge { bytes_max: limits.body_bytes_max });
     }
     let body = client.body(limits.body_bytes_max, Duration::from_secs(limits.body_read_timeout_s)).await?;
+    media::check(route.kind, &parts.headers, &body)?;
     Ok((body, caller, route))
 }
 
@@ -187,6 +189,7 @@ async fn plain(app: &Arc<App>, incoming: &Received, client: &mut Client<'_>) -> 
         return client.refuse(&Refusal::UnknownRoute, None, backend_url).await;
     };
     let mut headers = passed_on(&parts.headers);
+    media::put(&mut headers, body);
     put_token(&mut headers, &token);
     let outgoing = Outgoing { method: sent.method, uri: sent.uri, headers, body: body.clone() };
     let response = match upstream.send(&permit, outgoing).await {

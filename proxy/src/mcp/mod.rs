@@ -30,6 +30,7 @@ use crate::client::{Client, Gone};
 use crate::enforce::{self, Ready, Target};
 use crate::event::Subject;
 use crate::forward::{Outgoing, passed_on, put_token, target};
+use crate::media;
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 use crate::serve::{Received, not_answered, to};
@@ -183,6 +184,7 @@ impl Exchange<'_> {
         let mut headers = passed_on(&parts.headers);
         // Answers are read here, so they come as they are.
         headers.remove("accept-encoding");
+        media::put(&mut headers, body);
         headers.remove(SESSION_HEADER);
         if let Some(id) = self.session.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
             headers.insert(SESSION_HEADER, id);

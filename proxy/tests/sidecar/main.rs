@@ -9,6 +9,7 @@
 
 mod bodies;
 mod bundles;
+mod differentials;
 mod disk;
 mod framing;
 mod lists;

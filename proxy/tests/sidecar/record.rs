@@ -55,7 +55,11 @@ async fn plumbing_that_reaches_nobody_is_not_forwarded() {
 async fn a_known_callers_request_without_a_call_is_recorded_with_the_reason_and_no_parameters() {
     let post = |sidecar: &Sidecar, path: &str, body: &str| {
         let url = format!("http://{}{path}", sidecar.proxy.data);
-        client().post(url).header("x-api-key", AGENT).body(body.to_owned())
+        client()
+            .post(url)
+            .header("x-api-key", AGENT)
+            .header("content-type", "application/json")
+            .body(body.to_owned())
     };
     let unread = r#"{"jsonrpc":"2.0","id":1,"method":"ping","Method":"tools/call"}"#;
     let unknown = r#"{"jsonrpc":"2.0","id":1,"method":"tools/Call"}"#;
