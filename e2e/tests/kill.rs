@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use oakallow_e2e::agent::Agent;
+use oakallow_e2e::control::Control;
 use oakallow_e2e::proxy::Route;
 use oakallow_e2e::random::Random;
 use oakallow_e2e::record::Record;
@@ -30,6 +31,8 @@ async fn keep_calling(agent: Agent, caller: usize, stop: Arc<AtomicBool>, answer
     while !stop.load(Ordering::Relaxed) {
         number += 1;
         let call = match number % 4 {
+            // For globex a person approves each of these; see `keep_approving`.
+            _ if caller == 0 => agent.call("restart_service", &json!({"service": format!("held-{number}")})),
             0 => agent.call("drop_database", &json!({"name": "orders"})),
             1 => agent.call("restart_service", &json!({"service": format!("server-{caller}")})),
             _ => agent.call("read_record", &json!({"id": "42"})),
@@ -43,6 +46,19 @@ async fn keep_calling(agent: Agent, caller: usize, stop: Arc<AtomicBool>, answer
     }
 }
 
+/// Approves whatever waits.
+async fn keep_approving(control: Control, stop: Arc<AtomicBool>, approved: Arc<AtomicUsize>) {
+    while !stop.load(Ordering::Relaxed) {
+        for pending in control.pending("restart_service").await {
+            let answer = control.decide(pending["id"].as_str().expect("an id"), "approved", "go ahead").await;
+            // 409: it ended meanwhile.
+            assert!(matches!(answer.status, 200 | 409), "{answer:#?}");
+            approved.fetch_add(usize::from(answer.status == 200), Ordering::Relaxed);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_call_that_reached_a_tool_is_in_the_record_exactly_once() {
     let stack = Stack::start().await;
@@ -51,9 +67,12 @@ async fn every_call_that_reached_a_tool_is_in_the_record_exactly_once() {
     let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut callers = JoinSet::new();
     for caller in 0..CALLERS {
-        let agent = proxy.agent(stack.env("OAKALLOW_ACME_KEY"));
+        let key = if caller == 0 { "OAKALLOW_GLOBEX_KEY" } else { "OAKALLOW_ACME_KEY" };
+        let agent = proxy.agent(stack.env(key));
         callers.spawn(keep_calling(agent, caller, Arc::clone(&stop), Arc::clone(&answered)));
     }
+    let approved = Arc::new(AtomicUsize::new(0));
+    callers.spawn(keep_approving(stack.control(), Arc::clone(&stop), Arc::clone(&approved)));
     let mut random = Random::new(SEED);
     for _ in 0..rounds() {
         tokio::time::sleep(random.between(Duration::from_millis(100), Duration::from_millis(500))).await;
@@ -88,4 +107,5 @@ async fn every_call_that_reached_a_tool_is_in_the_record_exactly_once() {
     assert!(answered <= executed && executed <= sum.redeemed && sum.redeemed <= sum.forwarded, "{sum:?}");
     assert_eq!(sum.answered + sum.unknown + sum.not_forwarded, sum.forwarded, "{sum:?}");
     assert!(answered > rounds(), "too little load: {answered}");
+    assert!(approved.load(Ordering::Relaxed) > 0, "no call was held");
 }
