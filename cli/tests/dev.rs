@@ -366,5 +366,9 @@ fn a_proxy_that_cannot_start_says_why_once() {
     assert_eq!(said.matches("the backend refuses").count(), 1, "{said}");
 
     let said = refused(&["proxy", "--config", &config(&parent.path().join("proxy"))]);
-    assert!(said.contains("error: the proxy cannot start: ") && said.contains("spool"), "{said}");
+    assert!(
+        said.contains("error: the proxy cannot start: the audit spool ")
+            && said.contains("is in use by another proxy"),
+        "{said}"
+    );
 }

@@ -49,10 +49,15 @@ impl DataDir {
 fn created(given: &Path) -> anyhow::Result<PathBuf> {
     if is_a_backends(given)? {
         let dir = given.display();
-        bail!(
-            "{dir} is the data directory of a backend; `oakallow dev` needs one of its own, which has a \
-             backend's inside: give another, or serve this one with `oakallow backend --data-dir {dir}`"
-        )
+        let part_of =
+            given.parent().filter(|parent| given.ends_with(IN_DEV) && parent.join("dev.env").exists());
+        match part_of.map(Path::display) {
+            Some(parent) => bail!("{dir} is the backend's part of {parent}: give `--data-dir {parent}`"),
+            None => bail!(
+                "{dir} is the data directory of a backend; `oakallow dev` needs one of its own, which has a \
+                 backend's inside: give another, or serve this one with `oakallow backend --data-dir {dir}`"
+            ),
+        }
     }
     make(given)?;
     fs::canonicalize(given).with_context(|| named(given))
@@ -114,5 +119,17 @@ mod tests {
         let error = DataDir::take(Some(backends.path())).err().unwrap().to_string();
         assert!(error.contains("is the data directory of a backend"), "{error}");
         assert_eq!(fs::read_dir(backends.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn for_the_backends_part_of_a_demo_the_whole_is_named() {
+        let demo = tempfile::tempdir().unwrap();
+        let part = demo.path().join(IN_DEV);
+        make(&part).unwrap();
+        fs::write(part.join("oakallow.db"), "").unwrap();
+        fs::write(demo.path().join("dev.env"), "").unwrap();
+        let error = DataDir::take(Some(&part)).err().unwrap().to_string();
+        assert!(error.ends_with(&format!(": give `--data-dir {}`", demo.path().display())), "{error}");
+        drop(DataDir::take(Some(demo.path())).unwrap());
     }
 }
