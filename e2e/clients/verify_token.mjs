@@ -43,12 +43,15 @@ await run(async () => {
   const keys = await backend(`/v1/audiences/${audience}/keys`);
   const claims = await verify(token, keys, audience);
   const digest = createHash("sha256").update(env("BODY")).digest("base64url");
-  say("verified", { claims, body_fits: claims.bdh === digest });
+  // Plain names and texts: sorted keys without white space are their canonical form (RFC 8785).
+  const canonical = JSON.stringify(Object.fromEntries(Object.entries(JSON.parse(env("BODY"))).sort()));
+  const read = createHash("sha256").update(canonical).digest("base64url");
+  say("verified", { claims, body_fits: claims.bdh === digest, arguments_fit: claims.ah === read });
   say("refused", {
     altered: await refused(altered(token), keys, audience),
     audience: await refused(token, keys, "elsewhere"),
     unsigned: await refused(new UnsecuredJWT(claims).encode(), keys, audience),
   });
-  const redeem = { token, tool_name: claims.tool, body_sha256: digest };
+  const redeem = { token, tool_name: claims.tool, body_sha256: digest, arguments_sha256: read };
   say("redeemed", { first: await backend("/v1/tokens/verify", redeem), second: await backend("/v1/tokens/verify", redeem) });
 });

@@ -56,19 +56,26 @@ def altered(token):
     return ".".join([head, base64.urlsafe_b64encode(forged).rstrip(b"=").decode(), signature])
 
 
+def sha256(content):
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+
+
 def main():
     token, audience, body = os.environ["TOKEN"], os.environ["AUDIENCE"], os.environ["BODY"].encode()
     keys = backend(f"/v1/audiences/{audience}/keys")
     claims = verify(token, keys, audience)
-    digest = base64.urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b"=").decode()
-    say("verified", claims=claims, body_fits=claims["bdh"] == digest)
+    digest = sha256(body)
+    # Plain names and texts: sorted keys without white space are their canonical form (RFC 8785).
+    canonical = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    read = sha256(canonical.encode())
+    say("verified", claims=claims, body_fits=claims["bdh"] == digest, arguments_fit=claims["ah"] == read)
     say(
         "refused",
         altered=refused(altered(token), keys, audience),
         audience=refused(token, keys, "elsewhere"),
         unsigned=refused(jwt.encode(claims, None, algorithm="none"), keys, audience),
     )
-    redeem = {"token": token, "tool_name": claims["tool"], "body_sha256": digest}
+    redeem = {"token": token, "tool_name": claims["tool"], "body_sha256": digest, "arguments_sha256": read}
     say("redeemed", first=backend("/v1/tokens/verify", redeem), second=backend("/v1/tokens/verify", redeem))
 
 

@@ -140,6 +140,7 @@ async fn verified_by(script: &str) {
     assert_eq!(claims["tenant"], "acme");
     assert_eq!(claims["htm"], "POST");
     assert_eq!(steps["verified"]["body_fits"], true);
+    assert_eq!(steps["verified"]["arguments_fit"], true);
     for (what, refused) in steps["refused"].as_object().expect("an object") {
         assert_ne!(refused, "accepted", "{what}");
     }

@@ -126,6 +126,24 @@ pub(crate) async fn exists(
     Ok(exists)
 }
 
+/// Whether the token of that id was minted here, not by a proxy.
+pub(crate) async fn was_minted(
+    conn: &mut SqliteConnection,
+    org: &str,
+    token_id: &str,
+) -> Result<bool, StoreError> {
+    let minted = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM events WHERE org = ? AND token_id = ? AND type = 'token.minted' \
+         AND source = ?)",
+    )
+    .bind(org)
+    .bind(token_id)
+    .bind(BACKEND)
+    .fetch_one(conn)
+    .await?;
+    Ok(minted)
+}
+
 /// What became of a call: the newest outcome recorded for its life. An observation (`call.*`, by a
 /// proxy) counts before a report (`execution.reported`).
 pub(crate) async fn outcome(

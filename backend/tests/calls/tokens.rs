@@ -19,7 +19,13 @@ async fn a_token_says_what_was_decided_and_is_good_once() {
     let wrong = json!({"token": minted["token"], "tool_name": "read_record", "resource_id": "r2"});
     let (_, answer) = stack.post(&stack.tool, "/v1/tokens/verify", &wrong).await;
     assert_eq!((answer["valid"].as_bool(), answer["field"].as_str()), (Some(false), Some("resource_id")));
-    let right = json!({"token": minted["token"], "tool_name": "read_record", "resource_id": "r1"});
+    let mut right = json!({"token": minted["token"], "tool_name": "read_record", "resource_id": "r1"});
+    let (_, answer) = stack.post(&stack.tool, "/v1/tokens/verify", &right).await;
+    assert_eq!(
+        (answer["valid"].as_bool(), answer["reason"].as_str()),
+        (Some(false), Some("arguments_required"))
+    );
+    right["arguments_sha256"] = json!(hex(&sha256(br#"{"a":1}"#)));
     let (_, answer) = stack.post(&stack.tool, "/v1/tokens/verify", &right).await;
     assert_eq!(answer["valid"], true, "{answer}");
     let claims = &answer["claims"];
@@ -53,7 +59,7 @@ async fn what_is_not_allowed_is_not_minted() {
         assert_eq!((status, problem["code"].as_str()), (403, Some(code)), "{tool}: {problem}");
     }
     let bound = json!({"tool_name": "drop_database", "htm": "POST", "htu": "https://t.example/x",
-                       "body_sha256": hex(&sha256(b"{}"))});
+                       "body": "{}"});
     let (status, problem) = stack.post(&stack.acme, "/v1/tokens/mint", &bound).await;
     assert_eq!((status, problem["code"].as_str()), (403, Some("disabled")));
     for key in [&stack.management, &stack.approver, &stack.tool] {
@@ -90,7 +96,7 @@ async fn an_approval_is_good_for_one_token() {
 async fn a_bound_token_fits_its_request_only() {
     let stack = start().await;
     let body = json!({"tool_name": "read_record", "htm": "POST", "htu": "https://t.example/x?y=1",
-                      "body_sha256": hex(&sha256(b"{}"))});
+                      "body": "{}"});
     let minted = mint(&stack, &body).await;
     assert_eq!(minted["bound_to"], "request");
     let mut verify = json!({"token": minted["token"], "tool_name": "read_record", "htm": "POST",
@@ -98,9 +104,103 @@ async fn a_bound_token_fits_its_request_only() {
     let (_, answer) = stack.post(&stack.tool, "/v1/tokens/verify", &verify).await;
     assert_eq!(answer["field"], "body_sha256");
     verify["body_sha256"] = json!(base64url(&sha256(b"{}")));
+    verify["arguments_sha256"] = json!(base64url(&sha256(b"{}")));
     assert_eq!(stack.post(&stack.tool, "/v1/tokens/verify", &verify).await.1["valid"], true);
     let half = json!({"tool_name": "read_record", "htm": "POST"});
     assert_eq!(stack.post(&stack.acme, "/v1/tokens/mint", &half).await.0, 422);
+}
+
+/// What `body` binds a call of acme's agent to.
+fn bind(mut call: Value, body: &str) -> Value {
+    call["htm"] = json!("POST");
+    call["htu"] = json!("https://t.example/x");
+    call["body"] = json!(body);
+    call
+}
+
+#[tokio::test]
+async fn an_approval_of_one_amount_moves_no_other() {
+    let stack = start().await;
+    let id = stack.ask("transfer_funds", json!({"amount": 1})).await["id"].clone();
+    stack.decide(id.as_str().unwrap(), "approved").await;
+    let (approved, other) = (r#"{"amount": 1}"#, r#"{"amount": 999999}"#);
+    let call = json!({"tool_name": "transfer_funds", "approval_id": id});
+    let with = |mut call: Value, field: &str, value: Value| {
+        call[field] = value;
+        call
+    };
+    let named = with(call.clone(), "parameters", json!({"amount": 1}));
+    let mut digest = bind(call.clone(), "");
+    digest.as_object_mut().unwrap().remove("body");
+    digest["body_sha256"] = json!(hex(&sha256(other.as_bytes())));
+    for (what, body, status, said) in [
+        ("another body than the parameters", bind(named.clone(), other), 422, "/parameters"),
+        ("another body", bind(call.clone(), other), 409, "other_call"),
+        ("a body with a key twice", bind(named.clone(), r#"{"amount":999999,"amount":1}"#), 422, "/body"),
+        ("a body that is no object", bind(call.clone(), "[1]"), 422, "/body"),
+        ("no parameters", call.clone(), 422, "/parameters"),
+        ("a digest alone", digest.clone(), 422, "/parameters"),
+        (
+            "a digest of another body",
+            with(bind(call.clone(), approved), "body_sha256", digest["body_sha256"].clone()),
+            422,
+            "/body_sha256",
+        ),
+    ] {
+        let (got, problem) = stack.post(&stack.acme, "/v1/tokens/mint", &body).await;
+        let told = [&problem["code"], &problem["pointer"]].contains(&&json!(said));
+        assert!(got == status && told, "{what}: {got} {problem}");
+    }
+    // With the digest of a body that nobody here can see, the tool server has the last word.
+    let minted = mint(&stack, &with(digest, "parameters", json!({"amount": 1}))).await;
+    let mut verify = json!({"token": minted["token"], "tool_name": "transfer_funds", "htm": "POST",
+                            "htu": "https://t.example/x", "body_sha256": hex(&sha256(other.as_bytes()))});
+    let (_, answer) = stack.post(&stack.tool, "/v1/tokens/verify", &verify).await;
+    assert_eq!((&answer["valid"], &answer["reason"]), (&json!(false), &json!("arguments_required")));
+    verify["arguments_sha256"] = json!(hex(&sha256(br#"{"amount":999999}"#)));
+    let (_, answer) = stack.post(&stack.tool, "/v1/tokens/verify", &verify).await;
+    assert_eq!((&answer["valid"], &answer["field"]), (&json!(false), &json!("arguments_sha256")));
+    verify["arguments_sha256"] = json!(hex(&sha256(br#"{"amount":1}"#)));
+    assert_eq!(stack.post(&stack.tool, "/v1/tokens/verify", &verify).await.1["valid"], true);
+}
+
+#[tokio::test]
+async fn a_token_for_one_resource_is_none_for_another() {
+    let stack = start().await;
+    let other = json!({"resource_id": "server-prod-02", "permission": "disabled"});
+    assert_eq!(stack.post(&stack.management, "/v1/rules", &other).await.0, 201);
+    let body = r#"{"service":"server-prod-02"}"#;
+    let seen = json!({"tool_name": "read_record", "resource_id": "server-prod-02", "htm": "POST",
+                      "htu": "https://t.example/x", "body_sha256": hex(&sha256(body.as_bytes())),
+                      "arguments_sha256": hex(&sha256(body.as_bytes()))});
+    for named in [json!("server-prod-01"), Value::Null] {
+        let call = json!({"tool_name": "read_record", "resource_id": named});
+        let mut verify = seen.clone();
+        verify["token"] = mint(&stack, &bind(call, body)).await["token"].clone();
+        let (_, answer) = stack.post(&stack.tool, "/v1/tokens/verify", &verify).await;
+        assert_eq!((&answer["valid"], &answer["field"]), (&json!(false), &json!("resource_id")), "{named}");
+    }
+    let call = json!({"tool_name": "read_record", "resource_id": "server-prod-02"});
+    let (status, problem) = stack.post(&stack.acme, "/v1/tokens/mint", &bind(call, body)).await;
+    assert_eq!((status, &problem["code"]), (403, &json!("disabled")));
+}
+
+#[tokio::test]
+async fn a_token_of_no_request_is_none_for_a_request() {
+    let stack = start().await;
+    let minted = mint(&stack, &json!({"tool_name": "read_record"})).await;
+    assert_eq!(minted["bound_to"], "none");
+    for (field, value) in [
+        ("htm", "POST".to_owned()),
+        ("htu", "https://t.example/x".to_owned()),
+        ("body_sha256", hex(&sha256(b"{}"))),
+        ("arguments_sha256", hex(&sha256(b"{}"))),
+    ] {
+        let mut verify = json!({"token": minted["token"], "tool_name": "read_record"});
+        verify[field] = json!(value);
+        let (_, answer) = stack.post(&stack.tool, "/v1/tokens/verify", &verify).await;
+        assert_eq!((&answer["valid"], &answer["field"]), (&json!(false), &json!(field)), "{answer}");
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,14 @@ pub(crate) struct ToolDefinition {
     pub(crate) schema: Value,
 }
 
+/// The resource that a call acts on, for the tools that have one: what rules for resources are about.
+pub(super) fn resource<'a>(tool: &str, arguments: &'a Value) -> Option<&'a str> {
+    match tool {
+        "restart_service" => arguments.get("service")?.as_str(),
+        _ => None,
+    }
+}
+
 /// The four tools.
 pub(crate) fn tools() -> Vec<ToolDefinition> {
     vec![

@@ -36,8 +36,13 @@ impl Server {
     }
 
     /// Redeems the call's token; a refusal is counted and logged.
-    pub(super) async fn redeem(&self, tool: &str, call: &Received) -> Result<Value, Refused> {
-        let redeemed = self.verifier.redeem(tool, call).await;
+    pub(super) async fn redeem(
+        &self,
+        tool: &str,
+        arguments: &Value,
+        call: &Received,
+    ) -> Result<Value, Refused> {
+        let redeemed = self.verifier.redeem(tool, arguments, call).await;
         if let Err(refused) = &redeemed {
             self.world.count_refused();
             tracing::warn!(tool, reason = %refused, "refused, nothing was executed");
@@ -67,13 +72,14 @@ async fn call(
     Extension(received): Extension<Received>,
     body: Bytes,
 ) -> Response {
-    let claims = match server.redeem(&tool, &received).await {
-        Ok(claims) => claims,
-        Err(refused) => return refusal(&refused),
-    };
+    // Read first: the token is for what was read.
     let arguments = match strict_json::parse(&body) {
         Ok(arguments) => arguments,
         Err(e) => return problem(StatusCode::BAD_REQUEST, "invalid_request", &e.to_string()),
+    };
+    let claims = match server.redeem(&tool, &arguments, &received).await {
+        Ok(claims) => claims,
+        Err(refused) => return refusal(&refused),
     };
     match server.world.execute(&tool, arguments) {
         Ok(result) => Json(json!({"result": result, "token_claims": claims})).into_response(),

@@ -71,9 +71,9 @@ impl ServerHandler for DemoMcp {
         let Some(received) = parts.and_then(|parts| parts.extensions.get::<Received>()) else {
             return Err(ErrorData::internal_error("the request is not known", None));
         };
-        let claims = self.0.redeem(&request.name, received).await;
-        let claims = claims.map_err(|refused| ErrorData::new(TOKEN_REFUSED, refused.to_string(), None))?;
         let arguments = Value::Object(request.arguments.unwrap_or_default());
+        let claims = self.0.redeem(&request.name, &arguments, received).await;
+        let claims = claims.map_err(|refused| ErrorData::new(TOKEN_REFUSED, refused.to_string(), None))?;
         answer(self.0.world.execute(&request.name, arguments), &claims)
     }
 }

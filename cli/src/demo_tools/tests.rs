@@ -12,13 +12,15 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// Tokens are `<tool>|<htm>|<htu>|<body_sha256>` here; the real form is tested where it is made.
+/// Tokens are `<tool>|<resource>|<htm>|<htu>|<body_sha256>|<arguments_sha256>` here; the real form is
+/// tested where it is made.
 #[derive(Default)]
 struct Redeemed(Mutex<HashSet<String>>);
 
 async fn verify(State(redeemed): State<std::sync::Arc<Redeemed>>, Json(asked): Json<Value>) -> Json<Value> {
-    let field = |name: &str| asked[name].as_str().unwrap().to_owned();
-    let expected = ["tool_name", "htm", "htu", "body_sha256"].map(field).join("|");
+    let field = |name: &str| asked[name].as_str().unwrap_or("-").to_owned();
+    let fields = ["tool_name", "resource_id", "htm", "htu", "body_sha256", "arguments_sha256"];
+    let expected = fields.map(field).join("|");
     let token = field("token");
     Json(if token != expected {
         json!({"valid": false, "reason": "mismatch"})
@@ -53,9 +55,15 @@ async fn against(backend: String) -> Harness {
 }
 
 impl Harness {
+    /// Of a call whose arguments are `arguments`, in a request whose body is `body`.
+    fn token_of(&self, call: (&str, &str), path: &str, body: &str, arguments: &str) -> String {
+        let digest = |text: &str| canonical::base64url(&canonical::sha256(text.as_bytes()));
+        let (tool, resource) = call;
+        format!("{tool}|{resource}|POST|{}{path}|{}|{}", self.url, digest(body), digest(arguments))
+    }
+
     fn token(&self, tool: &str, path: &str, body: &str) -> String {
-        let digest = canonical::base64url(&canonical::sha256(body.as_bytes()));
-        format!("{tool}|POST|{}{path}|{digest}", self.url)
+        self.token_of((tool, "server-prod-01"), path, body, body)
     }
 
     async fn post(&self, path: &str, token: Option<&str>, body: &str) -> (StatusCode, Value) {
@@ -127,6 +135,25 @@ async fn a_token_works_once() {
 }
 
 #[tokio::test]
+async fn a_token_for_other_arguments_or_another_resource_runs_nothing() {
+    let h = harness().await;
+    let path = "/tools/restart_service";
+    let spaced = r#"{ "service": "server-prod-01" }"#;
+    for wrong in [
+        h.token_of(("restart_service", "server-prod-01"), path, spaced, r#"{"service":"server-prod-02"}"#),
+        h.token_of(("restart_service", "server-prod-02"), path, spaced, RESTART),
+        h.token_of(("restart_service", "-"), path, spaced, RESTART),
+    ] {
+        let (status, problem) = h.post(path, Some(&wrong), spaced).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (403, &json!("token_invalid")), "{wrong}");
+    }
+    assert_eq!(h.counts().await["executions"]["restart_service"], 0);
+    // The form of the body does not matter, what it says does.
+    let right = h.token_of(("restart_service", "server-prod-01"), path, spaced, RESTART);
+    assert_eq!(h.post(path, Some(&right), spaced).await.0, 200);
+}
+
+#[tokio::test]
 async fn two_tokens_in_one_request_are_none() {
     let h = harness().await;
     let token = h.token("restart_service", "/tools/restart_service", RESTART);
@@ -178,10 +205,13 @@ async fn mcp_calls_are_checked_in_the_same_way() {
     };
     let refused = send(None).await;
     assert!(refused.contains(r#""code":403"#), "{refused}");
-    let done = send(Some(h.token("restart_service", "/mcp", &body))).await;
+    let arguments = r#"{"service":"a"}"#;
+    let foreign = h.token_of(("restart_service", "b"), "/mcp", &body, arguments);
+    assert!(send(Some(foreign)).await.contains(r#""code":403"#));
+    let done = send(Some(h.token_of(("restart_service", "a"), "/mcp", &body, arguments))).await;
     assert!(done.contains(r#""restarts":1"#) && done.contains(r#""resultType":"complete""#), "{done}");
     let counts = h.counts().await;
-    assert_eq!((&counts["executions"]["restart_service"], &counts["refused"]), (&json!(1), &json!(1)));
+    assert_eq!((&counts["executions"]["restart_service"], &counts["refused"]), (&json!(1), &json!(2)));
 }
 
 #[tokio::test]

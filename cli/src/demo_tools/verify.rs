@@ -4,9 +4,12 @@
 
 use std::time::Duration;
 
+use oakallow_policy::canonical;
 use oakallow_policy::wire::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::catalog;
 
 /// How long the backend may take; the caller waits meanwhile.
 const REDEEM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -42,9 +45,12 @@ pub(super) enum Refused {
 struct VerifyRequest<'a> {
     token: &'a str,
     tool_name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource_id: Option<&'a str>,
     htm: &'a str,
     htu: &'a str,
     body_sha256: &'a str,
+    arguments_sha256: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -73,15 +79,24 @@ impl Verifier {
         })
     }
 
-    /// Redeems the token of a call of `tool`; its claims, once.
-    pub(super) async fn redeem(&self, tool: &str, call: &Received) -> Result<Value, Refused> {
+    /// Redeems the token of a call of `tool`; its claims, once. What the tool will act on counts: the
+    /// arguments as they were read, and the resource that they name.
+    pub(super) async fn redeem(
+        &self,
+        tool: &str,
+        arguments: &Value,
+        call: &Received,
+    ) -> Result<Value, Refused> {
         let token = call.token.as_ref().ok_or(Refused::Missing)?;
+        let canonical = canonical::json_bytes(arguments).map_err(|e| Refused::Invalid(e.to_string()))?;
         let request = VerifyRequest {
             token: token.expose(),
             tool_name: tool,
+            resource_id: catalog::resource(tool, arguments),
             htm: &call.htm,
             htu: &call.htu,
             body_sha256: &call.body_sha256,
+            arguments_sha256: &canonical::base64url(&canonical::sha256(&canonical)),
         };
         let answer = self.ask(&request).await?;
         match answer {

@@ -11,7 +11,7 @@ use oakallow_policy::id::{Kind, Name};
 use oakallow_policy::rule::Permission;
 use oakallow_policy::tool::RiskLevel;
 use oakallow_policy::wire::{ApprovalAnswer, ApprovalRequest, ProxyContext};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::SqliteConnection;
 
 use super::{ApprovalView, must_serve};
@@ -133,9 +133,13 @@ async fn ask_of_proxy(
 async fn ask_of_rest(
     app: &Arc<App>,
     credential: &Credential,
-    request: ApprovalRequest,
+    mut request: ApprovalRequest,
     idempotency_key: Option<String>,
 ) -> Result<Ask, ApiError> {
+    // What is approved is a call with its arguments, also when it takes none.
+    if request.parameters.is_null() {
+        request.parameters = json!({});
+    }
     let org = credential.org().clone();
     let tenant = credential.tenant(request.tenant_id.as_ref())?;
     let policy = app.rulesets.policy(app, &org, tenant.as_ref()).await?;
@@ -149,7 +153,7 @@ async fn ask_of_rest(
     };
     let call = fields.names(&policy, &org, credential.principal_name()?, tenant);
     let decision = policy.decide(&call).map_err(|e| undecided(&e))?;
-    if let (Some(tool), false) = (tool, request.parameters.is_null()) {
+    if let Some(tool) = tool {
         app.validators.check(tool, &request.parameters)?;
     }
     match decision.permission() {

@@ -7,7 +7,7 @@ use axum::extract::State;
 use http::StatusCode;
 use oakallow_policy::audit::{ApprovalRecord, DecisionRecord, EventData, EventType};
 use oakallow_policy::call::CallNames;
-use oakallow_policy::canonical::{base64url, json_bytes, sha256};
+use oakallow_policy::canonical::{base64url, sha256};
 use oakallow_policy::fingerprint::Fingerprint;
 use oakallow_policy::id::{Kind, Name};
 use oakallow_policy::permit::{Consumption, Permit};
@@ -19,7 +19,7 @@ use oakallow_policy::{Decision, Tool};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::body_digest;
+use super::bound::{Bound, bound, canonical};
 use crate::answer::Json;
 use crate::approvals::{Settled, settle};
 use crate::auth::Runtime;
@@ -44,18 +44,21 @@ pub(crate) struct MintRequest {
     resource_id: Option<Name>,
     #[serde(default)]
     method: Option<Name>,
-    /// The arguments; the token is bound to them.
+    /// The arguments; the token is bound to them. With `body`, they are what it carries.
     #[serde(default)]
-    parameters: Value,
+    pub(super) parameters: Value,
     #[serde(default)]
     approval_id: Option<String>,
-    /// HTTP method, URI and SHA-256 of the body of the request that will carry the token: all or none.
+    /// HTTP method, URI and exact body of the request that will carry the token: all or none.
     #[serde(default)]
-    htm: Option<String>,
+    pub(super) htm: Option<String>,
     #[serde(default)]
-    htu: Option<String>,
+    pub(super) htu: Option<String>,
     #[serde(default)]
-    body_sha256: Option<String>,
+    pub(super) body: Option<String>,
+    /// In place of a body that is not the arguments alone (an MCP message): its SHA-256.
+    #[serde(default)]
+    pub(super) body_sha256: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -73,21 +76,14 @@ pub(crate) struct Minted {
     approval_id: Option<String>,
 }
 
-/// The request that the token is bound to: method, URI, digest of the body.
-struct Bound {
-    htm: String,
-    htu: String,
-    bdh: String,
-}
-
 /// See the module's documentation.
 pub(crate) async fn mint(
     State(app): State<Arc<App>>,
     Runtime(credential): Runtime,
-    Body(request): Body<MintRequest>,
+    Body(mut request): Body<MintRequest>,
 ) -> Result<(StatusCode, Json<Minted>), ApiError> {
     let org = credential.org().clone();
-    let bound = bound(&request)?;
+    let bound = bound(&mut request)?;
     let tenant = credential.tenant(request.tenant_id.as_ref())?;
     // The policy is read under the write lock: no rule changes between decision and token.
     let mut write = credential.write(&app).await?;
@@ -143,34 +139,12 @@ struct Asked<'a> {
     txn: &'a str,
 }
 
-fn bound(request: &MintRequest) -> Result<Option<Bound>, ApiError> {
-    match (&request.htm, &request.htu, &request.body_sha256) {
-        (None, None, None) => Ok(None),
-        (Some(htm), Some(htu), Some(body)) => {
-            if htm.is_empty() || !htm.bytes().all(|b| b.is_ascii_uppercase()) {
-                return Err(ApiError::invalid_value("/htm", "An HTTP method, like POST."));
-            }
-            if htu.len() > 8_192 || url::Url::parse(htu).is_err() {
-                return Err(ApiError::invalid_value(
-                    "/htu",
-                    "The absolute URI of the request, query included.",
-                ));
-            }
-            Ok(Some(Bound { htm: htm.clone(), htu: htu.clone(), bdh: body_digest(body)? }))
-        }
-        _ => Err(ApiError::invalid_value(
-            "",
-            "htm, htu and body_sha256 bind the token to a request only together: send all three or none.",
-        )),
-    }
-}
-
 fn unbound(risk: RiskLevel) -> ApiError {
     ApiError::forbidden(
         "binding_required",
         format!(
-            "A token for a {} risk tool is bound to its request: send htm, htu and body_sha256 (or let the \
-             proxy send the call).",
+            "A token for a {} risk tool is bound to its request: send htm, htu and body (or let the proxy \
+             send the call).",
             risk.as_str()
         ),
     )
@@ -209,6 +183,11 @@ async fn permit(
             "This call needs a person's approval: POST /v1/approvals, and mint with its approval_id.",
         )
         .with("resolved_from", asked.decision.resolved_from().as_str())),
+        (Permission::RequiresApproval, Some(_)) if request.parameters.is_null() => {
+            let detail =
+                "An approval is for its own parameters: send exactly those, `{}` when there were none.";
+            Err(ApiError::invalid_value("/parameters", detail))
+        }
         (Permission::RequiresApproval, Some(id)) => {
             let not_found = || ApiError::not_found("approval", id);
             let own = approvals::find(write, asked.org, id).await?;
@@ -253,9 +232,7 @@ fn claims(
     let (request, bound) = request;
     let arguments = match &request.parameters {
         Value::Null => None,
-        given => {
-            Some(json_bytes(given).map_err(|e| ApiError::invalid_value("/parameters", format!("{e}.")))?)
-        }
+        given => Some(canonical(given)?),
     };
     let now = app.now();
     let iat = now / 1_000;

@@ -8,7 +8,7 @@ use oakallow_policy::id::Name;
 use oakallow_policy::token::{self, Claims, SKEW_S};
 use serde::{Deserialize, Serialize};
 
-use super::body_digest;
+use super::digest;
 use crate::answer::Json;
 use crate::auth::Credential;
 use crate::error::ApiError;
@@ -35,6 +35,9 @@ pub(crate) struct VerifyRequest {
     htu: Option<String>,
     #[serde(default)]
     body_sha256: Option<String>,
+    /// Of the canonical form (RFC 8785) of the arguments as the tool server read them.
+    #[serde(default)]
+    arguments_sha256: Option<String>,
 }
 
 /// Valid, with its claims; or not, with the reason.
@@ -87,6 +90,9 @@ pub(crate) async fn verify(
     if let Some(field) = expected.differs(&claims) {
         return Ok(Verified::no("mismatch", Some(field)));
     }
+    if claims.ah.is_some() && expected.ah.is_none() && minted_here(&app, org, &claims).await? {
+        return Ok(Verified::no("arguments_required", Some("arguments_sha256")));
+    }
     redeem(&app, &credential, claims).await
 }
 
@@ -97,6 +103,13 @@ fn refused(reason: token::TokenError, presented: &str, audience: &str) -> String
         token::TokenError::UnknownKey if other => token::TokenError::Audience.to_string(),
         reason => reason.to_string(),
     }
+}
+
+/// A proxy has seen body and arguments of the call that it signs for. Of a token that was minted here, only
+/// the tool server sees both.
+async fn minted_here(app: &App, org: &Name, claims: &Claims) -> Result<bool, ApiError> {
+    let mut db = app.db.read().await?;
+    Ok(audit::was_minted(&mut db, org, &claims.jti).await?)
 }
 
 async fn redeem(app: &Arc<App>, credential: &Credential, claims: Claims) -> Result<Json<Verified>, ApiError> {
@@ -131,11 +144,17 @@ async fn redeem(app: &Arc<App>, credential: &Credential, claims: Claims) -> Resu
 struct Expected<'a> {
     request: &'a VerifyRequest,
     bdh: Option<String>,
+    ah: Option<String>,
 }
 
 impl<'a> Expected<'a> {
     fn new(request: &'a VerifyRequest) -> Result<Self, ApiError> {
-        Ok(Self { request, bdh: request.body_sha256.as_deref().map(body_digest).transpose()? })
+        let read = |pointer, text: &Option<String>| text.as_deref().map(|t| digest(pointer, t)).transpose();
+        Ok(Self {
+            request,
+            bdh: read("/body_sha256", &request.body_sha256)?,
+            ah: read("/arguments_sha256", &request.arguments_sha256)?,
+        })
     }
 
     /// The first given value that the token does not have.
@@ -149,6 +168,7 @@ impl<'a> Expected<'a> {
             ("htm", r.htm.as_deref(), claims.htm.as_deref()),
             ("htu", r.htu.as_deref(), claims.htu.as_deref()),
             ("body_sha256", self.bdh.as_deref(), claims.bdh.as_deref()),
+            ("arguments_sha256", self.ah.as_deref(), claims.ah.as_deref()),
         ];
         given.into_iter().find(|(_, want, have)| want.is_some() && want != have).map(|(field, _, _)| field)
     }
