@@ -36,7 +36,7 @@ impl<'a> Place<'a> {
     }
 
     fn bash(&self, script: &str) -> Command {
-        let path = format!("{}:{}", self.dir.display(), std::env::var("PATH").unwrap());
+        let path = format!("{}:{}", self.dir.join("bin").display(), std::env::var("PATH").unwrap());
         let mut command = Command::new("bash");
         command.args(["-euo", "pipefail", "-c", script]).env("PATH", path).current_dir(self.dir);
         command
@@ -84,7 +84,8 @@ async fn the_quick_start_guide_sets_up_a_backend_and_a_proxy_that_govern_a_call(
         panic!("the guide has {} blocks; this test knows eight", blocks.len())
     };
     let scratch = Scratch::new();
-    std::os::unix::fs::symlink(oakallow().get_program(), scratch.path().join("oakallow")).unwrap();
+    fs::create_dir(scratch.path().join("bin")).unwrap();
+    std::os::unix::fs::symlink(oakallow().get_program(), scratch.path().join("bin/oakallow")).unwrap();
     let place = Place::new(scratch.path());
 
     let _backend = place.start("backend", backend, "4000", "/readyz").await;
