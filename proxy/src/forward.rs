@@ -20,7 +20,7 @@ use crate::route::Route;
 const POOL_IDLE: Duration = Duration::from_secs(4);
 
 /// Fields of one connection, never passed on (RFC 9110 section 7.6.1), and those that are ours.
-const NEVER_PASSED: [&str; 15] = [
+const NEVER_PASSED: [&str; 19] = [
     "connection",
     "keep-alive",
     "proxy-connection",
@@ -36,9 +36,14 @@ const NEVER_PASSED: [&str; 15] = [
     "x-api-key",
     "x-tenant-id",
     "http2-settings",
+    // Who is behind the caller is for proxies to say, and callers are agents.
+    "forwarded",
+    "x-real-ip",
+    "x-client-ip",
+    "true-client-ip",
 ];
-/// Whatever begins so is ours to say.
-const OURS: &str = "x-oakallow-";
+/// Whatever begins so is ours to say, or for proxies.
+const OURS: [&str; 2] = ["x-oakallow-", "x-forwarded-"];
 
 /// A client for one route's tool server.
 #[derive(Clone)]
@@ -103,7 +108,7 @@ pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
     for (name, value) in headers {
         let text = name.as_str();
         let dropped = NEVER_PASSED.contains(&text)
-            || text.starts_with(OURS)
+            || OURS.iter().any(|start| text.starts_with(start))
             || nominated.iter().any(|n| n == text)
             || (name == header::AUTHORIZATION && is_our_credential(value));
         if !dropped {
@@ -113,7 +118,9 @@ pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
     passed
 }
 
-fn is_our_credential(value: &HeaderValue) -> bool {
+/// Whether a value of `Authorization` is ours: it stays here.
+#[must_use]
+pub fn is_our_credential(value: &HeaderValue) -> bool {
     String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase().contains("oak_")
 }
 
@@ -125,17 +132,13 @@ pub fn put_token(headers: &mut HeaderMap, token: &str) {
     }
 }
 
-/// The tool server's URI for a request: the route's base, then the path and query as they came.
-pub fn target(base: &Uri, path_and_query: &str, replaces_path: bool) -> Result<Uri, Refusal> {
+/// The tool server's URI for a request: the route's base, then the path as it came. Queries do not pass.
+pub fn target(base: &Uri, path: &str, replaces_path: bool) -> Result<Uri, Refusal> {
     let authority = base.authority().map_or("", http::uri::Authority::as_str);
     let prefix = base.path().trim_end_matches('/');
     // A base with a path of its own is the whole address of an MCP endpoint.
-    let text = if replaces_path && !prefix.is_empty() {
-        let query = path_and_query.split_once('?').map_or_else(String::new, |(_, q)| format!("?{q}"));
-        format!("http://{authority}{prefix}{query}")
-    } else {
-        format!("http://{authority}{prefix}{path_and_query}")
-    };
+    let path = if replaces_path && !prefix.is_empty() { "" } else { path };
+    let text = format!("http://{authority}{prefix}{path}");
     text.parse().map_err(|_| Refusal::InvalidRequest("the request target is not a URI".to_owned()))
 }
 
@@ -154,6 +157,10 @@ mod tests {
             ("accept", "*/*"),
             ("te", "trailers"),
             ("host", "proxy"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-prefix", "/admin"),
+            ("forwarded", "for=10.0.0.1"),
+            ("x-real-ip", "10.0.0.1"),
         ] {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
@@ -168,10 +175,10 @@ mod tests {
     }
 
     #[test]
-    fn the_query_is_kept() {
+    fn a_base_with_a_path_is_the_address_of_an_endpoint() {
         let base: Uri = "http://tools:9000".parse().unwrap();
-        assert_eq!(target(&base, "/tools/x?a=1", false).unwrap(), "http://tools:9000/tools/x?a=1");
+        assert_eq!(target(&base, "/tools/x", false).unwrap(), "http://tools:9000/tools/x");
         let base: Uri = "http://tools:9000/mcp".parse().unwrap();
-        assert_eq!(target(&base, "/agents/mcp?a=1", true).unwrap(), "http://tools:9000/mcp?a=1");
+        assert_eq!(target(&base, "/agents/mcp", true).unwrap(), "http://tools:9000/mcp");
     }
 }

@@ -189,9 +189,13 @@ fn valid_record<'s>(key_sha256: &str, snapshot: &'s Snapshot) -> Option<&'s KeyR
     record.expires_at.is_none_or(|end| end > clock::now_ms()).then_some(record)
 }
 
+/// Where a credential belongs.
+pub const KEY_HEADER: &str = "x-api-key";
+
 /// Exactly one credential: two that differ would leave open whose call it is.
-fn credential(headers: &HeaderMap) -> Option<&str> {
-    let mut found = headers.get_all("x-api-key").iter().map(|v| v.to_str().ok());
+#[must_use]
+pub fn credential(headers: &HeaderMap) -> Option<&str> {
+    let mut found = headers.get_all(KEY_HEADER).iter().map(|v| v.to_str().ok());
     let key = found.next();
     let bearer = headers
         .get_all("authorization")

@@ -19,6 +19,7 @@ pub mod config;
 pub mod enforce;
 pub mod event;
 pub mod feed;
+pub mod fields;
 pub mod forward;
 pub mod head;
 pub mod identity;

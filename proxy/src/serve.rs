@@ -22,6 +22,7 @@ use crate::client::{Client, Gone};
 use crate::clock;
 use crate::enforce::{self, Ready, Refused, Target};
 use crate::event::Subject;
+use crate::fields;
 use crate::forward::{Outgoing, passed_on, put_token, target};
 use crate::head;
 use crate::identity::{Caller, authenticate, principal};
@@ -29,14 +30,9 @@ use crate::mcp;
 use crate::media;
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
-use crate::route::{Route, RouteKind, check_path};
+use crate::route::{Route, RouteKind};
 use crate::unidentified;
 
-/// Most header fields of a request.
-const FIELDS_MAX: usize = 100;
-/// Fields by which a request says that it is another one.
-const OVERRIDES: [&str; 4] =
-    ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url"];
 /// How much of an answer is kept to see whether it says that the tool failed.
 const PROBE_BYTES_MAX: usize = 1024 * 1024;
 
@@ -111,7 +107,7 @@ async fn receive(
         client.last_of_connection();
         return Err(Refusal::InvalidRequest(problem.to_owned()));
     }
-    check_head(app, parts, raw_is_plain)?;
+    fields::check(parts, raw_is_plain, app.config.limits.header_bytes_max)?;
     let route = route_of(app, parts).ok_or(Refusal::UnknownRoute)?;
     if !route.methods.is_empty() && !route.methods.contains(&parts.method) {
         return Err(Refusal::MethodNotAllowed);
@@ -121,6 +117,7 @@ async fn receive(
         return Err(Refusal::PolicyUnavailable("no policy is loaded yet".to_owned()));
     }
     let caller = authenticate(&parts.headers, &snapshot)?;
+    fields::check_credential(&parts.headers)?;
     if parts.headers.contains_key("content-encoding") {
         return Err(Refusal::UnsupportedEncoding);
     }
@@ -137,43 +134,13 @@ async fn receive(
     Ok((body, caller, route))
 }
 
-/// Refuses what the tool server might read otherwise than we do.
-fn check_head(app: &App, parts: &Parts, raw_is_plain: bool) -> Result<(), Refusal> {
-    let bad = |what: &str| Err(Refusal::InvalidRequest(what.to_owned()));
-    let headers = &parts.headers;
-    // Over HTTP/2; `head` has looked at the bytes of HTTP/1.
-    if headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
-        return bad("a request says once how long its body is");
-    }
-    if headers.contains_key("upgrade") {
-        return bad("upgrades are not passed on");
-    }
-    if OVERRIDES.iter().any(|name| headers.contains_key(*name)) {
-        return bad("a request has one method and one path: override fields are not accepted");
-    }
-    let bytes: usize = headers.iter().map(|(n, v)| n.as_str().len() + v.len() + 4).sum();
-    if bytes > app.config.limits.header_bytes_max || headers.len() > FIELDS_MAX {
-        return bad("the header is too large");
-    }
-    if !raw_is_plain {
-        return bad("the request target is not a path");
-    }
-    check_path(parts.uri.path()).map_err(|e| Refusal::InvalidRequest(e.to_owned()))?;
-    if parts.uri.query().is_some_and(|q| q.contains("oak_")) {
-        return bad("a key does not belong into a query: send it as X-API-Key");
-    }
-    Ok(())
-}
-
 /// A call that is one HTTP request.
 async fn plain(app: &Arc<App>, incoming: &Received, client: &mut Client<'_>) -> Result<(), Gone> {
     let backend_url = &app.config.backend_url;
     let snapshot = app.policy.snapshot();
     let Received { parts, body, caller, route, txn } = incoming;
-    let prepared = call::http::identify((route, txn), parts, body, caller, &snapshot).and_then(|call| {
-        let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
-        Ok((call, to(target(&route.upstream, path, false)?, parts, body)))
-    });
+    let prepared = call::http::identify((route, txn), parts, body, caller, &snapshot)
+        .and_then(|call| Ok((call, to(target(&route.upstream, parts.uri.path(), false)?, parts, body))));
     let (call, sent) = match prepared {
         Ok(prepared) => prepared,
         Err(refusal) => return turn_down(app, Some(&incoming.subject()), refusal, client).await,

@@ -50,7 +50,7 @@ pub fn identify(
         txn: txn.to_owned(),
         caller: caller.clone(),
         names,
-        args: json!({"method": parts.method.as_str(), "path": parts.uri.path(), "query": parts.uri.query(), "body": parameters}),
+        args: json!({"method": parts.method.as_str(), "path": parts.uri.path(), "body": parameters}),
         idempotency_key: idempotency_key(parts)?,
         wait: wait(parts, route.hold_budget),
         bytes: body.len(),

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::TRANSFER_ENCODING;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use oakallow_policy::audit::ExecutionRecord;
 use oakallow_policy::canonical::hex;
@@ -50,6 +51,11 @@ const SESSION_UNKNOWN: i64 = -32_001;
 pub async fn serve(app: &Arc<App>, received: &Received, client: &mut Client<'_>) -> Result<(), Gone> {
     let mut exchange = Exchange { app, received, session: None };
     let headers = &received.parts.headers;
+    let posted = received.parts.method == Method::POST;
+    let bodiless = received.body.is_empty() && !headers.contains_key(TRANSFER_ENCODING);
+    if !posted && !bodiless {
+        return exchange.unreadable(client, "only a POST has a body").await;
+    }
     let named = era::check_singular(headers).and_then(|()| {
         let snapshot = app.policy.snapshot();
         let key = snapshot.token_keys.get(&received.route.audience);
@@ -169,8 +175,7 @@ impl Exchange<'_> {
 
     fn target(&self) -> Result<Target, Refusal> {
         let Received { route, parts, body, .. } = self.received;
-        let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
-        Ok(to(target(&route.upstream, path, true)?, parts, body))
+        Ok(to(target(&route.upstream, parts.uri.path(), true)?, parts, body))
     }
 
     async fn send(

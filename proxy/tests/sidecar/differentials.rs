@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::policy::AGENT;
+use crate::support::raw::{exchange, statuses};
 use crate::support::sidecar::{Sidecar, client};
 
 #[tokio::test]
@@ -47,4 +48,100 @@ async fn a_body_that_is_announced_as_something_else_is_refused() {
         assert_eq!(problem["code"], "unsupported_media_type");
     }
     assert_eq!(sidecar.upstream.count(), 0);
+}
+
+/// What the problem document says about a refused request.
+async fn refused(sidecar: &Sidecar, path: &str, fields: &[(&str, &str)]) -> String {
+    let mut call = client().post(format!("http://{}{path}", sidecar.proxy.data)).header("x-api-key", AGENT);
+    for (name, value) in fields {
+        call = call.header(*name, *value);
+    }
+    let answer = call.body("{}").send().await.unwrap();
+    assert_eq!(answer.status(), 400, "{path} {fields:?}");
+    answer.text().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_query_that_nobody_would_see_is_refused() {
+    let sidecar = Sidecar::start().await;
+    for path in
+        ["/tools/read?", "/tools/read?id=prod", "/tools/read?k=%6fak%5fagent_test", "/mcp?tenant=globex"]
+    {
+        assert!(refused(&sidecar, path, &[]).await.contains("query"), "{path}");
+    }
+    assert_eq!(sidecar.upstream.count(), 0);
+}
+
+#[tokio::test]
+async fn fields_that_readers_take_for_others_are_refused() {
+    let sidecar = Sidecar::start().await;
+    for name in [
+        "X_Oakallow_Token",
+        "x-oakallow_token",
+        "X_HTTP_Method_Override",
+        "X-HTTP-Method-Override",
+        "X-Rewrite-URL",
+        "X-Original-URI",
+        "X-Original-URL",
+        "X-Method",
+    ] {
+        refused(&sidecar, "/tools/read", &[(name, "DELETE")]).await;
+        refused(&sidecar, "/mcp", &[(name, "DELETE"), ("content-type", "application/json")]).await;
+    }
+    assert_eq!(sidecar.upstream.count(), 0);
+}
+
+#[tokio::test]
+async fn who_is_behind_the_caller_is_not_the_callers_to_say() {
+    let sidecar = Sidecar::start().await;
+    let names = ["x-forwarded-for", "x-forwarded-host", "x-forwarded-prefix", "forwarded", "x-real-ip"];
+    let call = names.iter().fold(sidecar.call("read"), |call, name| call.header(*name, "10.0.0.1"));
+    assert_eq!(call.header("x-request-id", "7").send().await.unwrap().status(), 200);
+    let seen = sidecar.upstream.seen().pop().unwrap();
+    assert!(names.iter().all(|name| !seen.headers.contains_key(*name)), "{:?}", seen.headers);
+    assert_eq!(seen.headers["x-request-id"], "7");
+}
+
+#[tokio::test]
+async fn the_callers_key_does_not_reach_the_tool_in_any_other_field() {
+    let sidecar = Sidecar::start().await;
+    for (name, value) in [
+        ("cookie", format!("a=1; key={AGENT}")),
+        ("cookie", format!("key={}", AGENT.replace('_', "%5F"))),
+        ("x-custom", AGENT.to_owned()),
+        // user:oak_agent_test
+        ("authorization", "Basic dXNlcjpvYWtfYWdlbnRfdGVzdA==".to_owned()),
+    ] {
+        let said = refused(&sidecar, "/tools/read", &[(name, &value)]).await;
+        assert!(said.contains(name) && !said.contains(AGENT), "{said}");
+    }
+    assert_eq!(sidecar.upstream.count(), 0);
+    let bearer = sidecar.call("read").header("authorization", format!("Bearer {AGENT}"));
+    assert_eq!(bearer.send().await.unwrap().status(), 200);
+    assert!(!sidecar.upstream.seen()[0].headers.contains_key("authorization"));
+}
+
+#[tokio::test]
+async fn a_body_where_none_is_read_is_refused() {
+    let sidecar = Sidecar::start().await;
+    let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"drop"}}"#;
+    let framed = format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{call}", call.len());
+    let chunked = format!(
+        "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{call}\r\n0\r\n\r\n",
+        call.len()
+    );
+    let empty = "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_owned();
+    for method in ["GET", "DELETE"] {
+        let head =
+            format!("{method} /mcp HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-API-Key: {AGENT}\r\n");
+        for rest in [&framed, &chunked, &empty] {
+            let answer = exchange(sidecar.proxy.data, format!("{head}{rest}").as_bytes()).await;
+            assert_eq!(statuses(&answer), [400], "{method} {rest}");
+        }
+        assert_eq!(sidecar.upstream.count(), 0);
+    }
+    let plain = format!(
+        "DELETE /mcp HTTP/1.1\r\nHost: a\r\nConnection: close\r\nX-API-Key: {AGENT}\r\nContent-Length: 0\r\n\r\n"
+    );
+    assert_eq!(statuses(&exchange(sidecar.proxy.data, plain.as_bytes()).await), [200]);
 }
