@@ -95,7 +95,9 @@ fn carries(value: &[u8], secret: &[u8]) -> bool {
         || words.any(|word| engines.iter().any(|e| e.decode(word).is_ok_and(|decoded| holds(&decoded))))
 }
 
-fn percent_decoded(value: &[u8]) -> Vec<u8> {
+/// Without percent-encoding; what is none stays as it is.
+#[must_use]
+pub fn percent_decoded(value: &[u8]) -> Vec<u8> {
     let digit =
         |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
     let mut decoded = Vec::with_capacity(value.len());

@@ -17,6 +17,7 @@ pub enum Refusal {
     BodyTooSlow,
     UnsupportedEncoding,
     UnsupportedMediaType(&'static str),
+    SecretInName(&'static str),
     Disabled(DecisionRecord),
     Denied(ApprovalState),
     Expired(ApprovalState),
@@ -91,6 +92,7 @@ impl Refusal {
             Self::UnsupportedMediaType(_) => {
                 (415, "unsupported_media_type", "The body must be announced as JSON")
             }
+            Self::SecretInName(_) => (422, "secret_in_name", "A name of this call looks like a secret"),
             Self::Disabled(_) => (403, "disabled", "The policy does not allow this call"),
             Self::Denied(_) => (403, "approval_denied", "A person denied this call"),
             Self::Expired(_) => (403, "approval_expired", "Nobody decided in time"),
@@ -117,6 +119,9 @@ impl Refusal {
         match self {
             Self::Unauthenticated => "send a valid key as `X-API-Key: oak_live_…`".to_owned(),
             Self::TenantNotAllowed(detail) | Self::UnsupportedMediaType(detail) => (*detail).to_owned(),
+            Self::SecretInName(what) => {
+                format!("the {what} has what looks like a secret in it, and names are recorded as they are: leave it out")
+            }
             Self::UnknownRoute => {
                 "nothing was forwarded: this proxy forwards only what a route identifies".to_owned()
             }

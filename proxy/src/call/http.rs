@@ -6,10 +6,10 @@ use std::time::Duration;
 use http::request::Parts;
 use oakallow_policy::call::CallNames;
 use oakallow_policy::id::Name;
-use oakallow_policy::strict_json;
 use serde_json::json;
 
-use crate::call::{IdentifiedCall, check_members, pointed};
+use crate::call::strict::{self, check_members};
+use crate::call::{IdentifiedCall, pointed, without_secrets};
 use crate::identity::Caller;
 use crate::policy::Snapshot;
 use crate::refusal::Refusal;
@@ -29,14 +29,13 @@ pub fn identify(
     let bad = |e: &dyn std::fmt::Display| Refusal::InvalidRequest(e.to_string());
     let matched = route.pattern.matches(parts.uri.path()).ok_or(Refusal::UnknownRoute)?;
     let tool = Name::exact(matched.tool.ok_or(Refusal::UnknownRoute)?).map_err(|e| bad(&e))?;
-    let parameters =
-        if body.is_empty() { json!({}) } else { strict_json::parse(body).map_err(|e| bad(&e))? };
-    let Some(members) = parameters.as_object() else {
+    let parameters = if body.is_empty() { json!({}) } else { strict::parse(body).map_err(|e| bad(&e))? };
+    if !parameters.is_object() {
         return Err(Refusal::InvalidRequest("the body is a JSON object: the tool's arguments".to_owned()));
-    };
+    }
     let pointers = (route.resources.get(&tool), route.method_pointers.get(&tool));
     let known: Vec<&String> = [pointers.0, pointers.1].into_iter().flatten().collect();
-    check_members(members, snapshot.rules.tool(&tool, &route.audience), &known)?;
+    check_members(&parameters, snapshot.rules.tool(&tool, &route.audience), &known)?;
     let names = CallNames {
         org: snapshot.rules.org().clone(),
         tenant: caller.tenant.clone(),
@@ -49,7 +48,7 @@ pub fn identify(
     Ok(IdentifiedCall {
         txn: txn.to_owned(),
         caller: caller.clone(),
-        names,
+        names: without_secrets(names)?,
         args: json!({"method": parts.method.as_str(), "path": parts.uri.path(), "body": parameters}),
         idempotency_key: idempotency_key(parts)?,
         wait: wait(parts, route.hold_budget),

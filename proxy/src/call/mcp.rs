@@ -10,9 +10,11 @@ use oakallow_policy::id::Name;
 use oakallow_policy::strict_json;
 use serde_json::{Map, Value, json};
 
-use crate::call::{IdentifiedCall, check_members, pointed};
+use crate::call::strict::{self, check_members};
+use crate::call::{IdentifiedCall, pointed, without_secrets};
 use crate::identity::Caller;
 use crate::policy::Snapshot;
+use crate::redact::is_secret;
 use crate::refusal::Refusal;
 use crate::route::Route;
 
@@ -100,7 +102,7 @@ pub enum Class {
 
 /// Reads a body.
 pub fn read(bytes: &[u8]) -> Result<Body, Unread> {
-    let value = strict_json::parse(bytes).map_err(|e| unread(None, PARSE_ERROR, &e.to_string()))?;
+    let value = strict::parse(bytes).map_err(|e| unread(None, PARSE_ERROR, &e.to_string()))?;
     match value {
         Value::Array(items) if items.is_empty() || items.len() > BATCH_MAX => {
             Err(unread(None, INVALID_REQUEST, &format!("a batch has 1 to {BATCH_MAX} messages")))
@@ -162,8 +164,8 @@ fn check_params(params: &Map<String, Value>) -> Result<(), String> {
 fn classify(method: &str, is_request: bool, params: &Map<String, Value>) -> Result<Class, &'static str> {
     if !is_request {
         // A call without an id would run without an answer, and so without an outcome.
-        let known = method.starts_with("notifications/");
-        return if known { Ok(Class::Pass) } else { Err("this method needs an `id`") };
+        let known = method.starts_with("notifications/") && !is_secret(method);
+        return if known { Ok(Class::Pass) } else { Err("this method needs an `id`, or must not be named") };
     }
     let text = |member: &str| params.get(member).and_then(Value::as_str).map(str::to_owned);
     let whole = |resource: Option<String>| Class::Decide { tool: format!("mcp:{method}"), resource };
@@ -265,9 +267,7 @@ pub fn identify(
     };
     let pointers = (route.resources.get(&tool), route.method_pointers.get(&tool));
     let known: Vec<&String> = [pointers.0, pointers.1].into_iter().flatten().collect();
-    if let Some(members) = parameters.as_object() {
-        check_members(members, snapshot.rules.tool(&tool, &route.audience), &known)?;
-    }
+    check_members(&parameters, snapshot.rules.tool(&tool, &route.audience), &known)?;
     let resource = match resource {
         Some(resource) => Some(Name::exact(resource).map_err(|e| bad(&e))?),
         None => pointed(&parameters, pointers.0)?,
@@ -284,7 +284,7 @@ pub fn identify(
     Ok(IdentifiedCall {
         txn: arrival.txn.to_owned(),
         caller: arrival.caller.clone(),
-        names,
+        names: without_secrets(names)?,
         args: json!({"method": message.method, "params": without_meta(&message.params)}),
         parameters,
         idempotency_key: idempotency_key(arrival.parts, message)?,

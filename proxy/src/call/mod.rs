@@ -2,17 +2,17 @@
 
 pub mod http;
 pub mod mcp;
+pub mod strict;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use oakallow_policy::Tool;
 use oakallow_policy::call::CallNames;
 use oakallow_policy::id::Name;
-use oakallow_policy::strict_json;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::identity::Caller;
+use crate::redact::is_secret;
 use crate::refusal::Refusal;
 use crate::route::Route;
 
@@ -52,14 +52,15 @@ pub fn pointed(parameters: &Value, pointer: Option<&String>) -> Result<Option<Na
     Name::exact(text).map(Some).map_err(|e| wrong(&e.to_string()))
 }
 
-/// Refuses members that a reader which ignores case would take for another one.
-pub fn check_members(
-    members: &Map<String, Value>,
-    tool: Option<&Tool>,
-    pointers: &[&String],
-) -> Result<(), Refusal> {
-    let schema = tool.and_then(|t| t.parameter_schema.as_ref()).and_then(|s| s.get("properties"));
-    let known = schema.and_then(Value::as_object).into_iter().flat_map(Map::keys).map(String::as_str);
-    let pointed = pointers.iter().filter_map(|p| p.split('/').nth(1));
-    strict_json::check_case(members, known.chain(pointed)).map_err(|e| Refusal::InvalidRequest(e.to_string()))
+/// Refuses a call one of whose names is or holds a secret. Names stand in rules, events and approvals as
+/// they are: they cannot be redacted.
+pub fn without_secrets(names: CallNames) -> Result<CallNames, Refusal> {
+    let named = [
+        ("tool", Some(&names.tool)),
+        ("resource", names.resource.as_ref()),
+        ("method", names.method.as_ref()),
+    ];
+    let secret = |name: Option<&Name>| name.is_some_and(|name| is_secret(name.as_str()));
+    let found = named.into_iter().find_map(|(what, name)| secret(name).then_some(what));
+    found.map_or(Ok(names), |what| Err(Refusal::SecretInName(what)))
 }

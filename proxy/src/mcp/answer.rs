@@ -65,6 +65,7 @@ impl Refused<'_> {
         matches!(
             self.refusal,
             Refusal::InvalidArguments { .. }
+                | Refusal::SecretInName(_)
                 | Refusal::Disabled(_)
                 | Refusal::Denied(_)
                 | Refusal::Expired(_)
@@ -82,7 +83,9 @@ impl Refused<'_> {
 
     fn code(&self) -> i64 {
         match self.refusal {
-            Refusal::InvalidRequest(_) | Refusal::InvalidArguments { .. } => INVALID_PARAMS,
+            Refusal::InvalidRequest(_) | Refusal::InvalidArguments { .. } | Refusal::SecretInName(_) => {
+                INVALID_PARAMS
+            }
             Refusal::PolicyUnavailable(_)
             | Refusal::BackendUnavailable
             | Refusal::AuditUnavailable(_)

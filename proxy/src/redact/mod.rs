@@ -36,6 +36,12 @@ const TEXT_BYTES_MAX: usize = 2_048;
 /// Arguments whose redacted form is larger are stored as a hash alone.
 const TOTAL_BYTES_MAX: usize = 32 * 1024;
 
+/// Whether a name that will be recorded as it is, is or holds a secret.
+#[must_use]
+pub fn is_secret(name: &str) -> bool {
+    pattern::is_in(name)
+}
+
 /// Redacts under one key.
 pub struct Redactor {
     key: Vec<u8>,
@@ -84,7 +90,7 @@ impl Redactor {
     fn walk_members(&self, members: &mut Map<String, Value>) {
         for (name, value) in members.iter_mut() {
             let name = folded(name);
-            if is_secret(&name) || self.names.contains(&name) {
+            if names_secret(&name) || self.names.contains(&name) {
                 *value = self.hidden(value);
             } else {
                 self.walk(value);
@@ -116,7 +122,7 @@ impl Redactor {
     }
 }
 
-fn is_secret(folded: &str) -> bool {
+fn names_secret(folded: &str) -> bool {
     SECRET_NAMES.contains(&folded) || SECRET_ENDINGS.iter().any(|ending| folded.ends_with(ending))
 }
 

@@ -1,5 +1,7 @@
 //! What a secret looks like, wherever in a text it stands. Rather one harmless text hidden than one secret kept.
 
+use crate::fields::percent_decoded;
+
 /// Words that begin like this are secrets.
 const STARTS: [&str; 18] = [
     "oak_live_",
@@ -24,11 +26,43 @@ const STARTS: [&str; 18] = [
 /// A word that begins like a secret is one from this length on: `sk-8` is an article number.
 const SECRET_BYTES_MIN: usize = 16;
 
-/// Whether a text is or holds a secret or a card number.
+/// What stands behind these names and a `=` is a secret, as in the query of a URL or an assignment; compared
+/// without case, `-`, `_` and `.`.
+const ASSIGNED: [&str; 20] = [
+    "apikey",
+    "token",
+    "accesstoken",
+    "refreshtoken",
+    "idtoken",
+    "authtoken",
+    "sessiontoken",
+    "securitytoken",
+    "password",
+    "passwd",
+    "pwd",
+    "passphrase",
+    "secret",
+    "clientsecret",
+    "secretkey",
+    "sig",
+    "signature",
+    "xamzsignature",
+    "xamzsecuritytoken",
+    "xgoogsignature",
+];
+
+/// Whether a text is or holds a secret or a card number, percent-encoded or not.
 pub(super) fn is_in(text: &str) -> bool {
+    is_in_plain(text)
+        || text.contains('%') && is_in_plain(&String::from_utf8_lossy(&percent_decoded(text.as_bytes())))
+}
+
+fn is_in_plain(text: &str) -> bool {
     text.contains("-----BEGIN") && text.contains("PRIVATE KEY")
         || words(text).any(|word| is_key(word) || is_jwt(word))
         || follows_bearer(text)
+        || is_assigned(text)
+        || has_userinfo(text)
         || has_card_number(text)
 }
 
@@ -66,6 +100,30 @@ fn follows_bearer(text: &str) -> bool {
         }
     }
     false
+}
+
+/// `api_key=…`
+fn is_assigned(text: &str) -> bool {
+    text.match_indices('=').any(|(at, _)| {
+        let (before, after) = (text.get(..at).unwrap_or_default(), text.get(at + 1..).unwrap_or_default());
+        let in_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        let name = before.rsplit(|c| !in_name(c)).next().unwrap_or_default();
+        let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+        let has_value =
+            !after.starts_with(|c: char| c.is_whitespace() || "=&;,".contains(c)) && !after.is_empty();
+        has_value && ASSIGNED.contains(&name.to_ascii_lowercase().as_str())
+    })
+}
+
+/// `scheme://user:password@host` (RFC 3986 section 3.2.1).
+fn has_userinfo(text: &str) -> bool {
+    text.match_indices("://").any(|(at, mark)| {
+        let rest = text.get(at + mark.len()..).unwrap_or_default();
+        let authority =
+            rest.split(|c: char| c.is_whitespace() || "/?#\"'".contains(c)).next().unwrap_or_default();
+        let userinfo = authority.rsplit_once('@').map(|(userinfo, _)| userinfo);
+        userinfo.and_then(|u| u.split_once(':')).is_some_and(|(_, password)| !password.is_empty())
+    })
 }
 
 /// Groups of digits with single spaces or dashes between them, of which some in a row are a card number: a date
@@ -126,6 +184,14 @@ mod tests {
             "3714 496353 98431",
             "charge 25 4111 1111 1111 1111 on 2026-11-24",
             "card:4111111111111111.",
+            "https://files.example/report?api_key=TOPSECRET123",
+            "https://files.example/report?a=1&API-Key=x",
+            "https://files.example/report?api%5Fkey=x",
+            "https://s3.example/o?X-Amz-Credential=c&X-Amz-Signature=0a1b",
+            "https://x.blob.example/c?sv=2024&sig=abc%3D",
+            "psql password=hunter2 host=db",
+            "ftp://ada:hunter2@files.example/a",
+            "oak%5Flive%5F0123",
         ] {
             assert!(is_in(text), "{text}");
         }
@@ -145,6 +211,12 @@ mod tests {
             "41111111111111110000000",
             "2026-11-24 07:30:38",
             "eyJ is how an object begins",
+            "https://files.example/report?page_token=&max_tokens=100&key=a",
+            "if token == 5",
+            "password=",
+            "design=blue",
+            "mailto:ada@example.com and https://ada@example.com:8080/a:b@c",
+            "100 % sure",
             "+49 30 1234567",
         ] {
             assert!(!is_in(text), "{text}");

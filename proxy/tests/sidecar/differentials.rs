@@ -145,3 +145,19 @@ async fn a_body_where_none_is_read_is_refused() {
     );
     assert_eq!(statuses(&exchange(sidecar.proxy.data, plain.as_bytes()).await), [200]);
 }
+
+#[tokio::test]
+async fn members_that_differ_only_by_case_are_refused_wherever_they_stand() {
+    let sidecar = Sidecar::start().await;
+    for body in [r#"{"pad":{"name":"dev","Name":"prod"}}"#, r#"{"pad":[{"id":1,"ID":2}]}"#] {
+        let call = sidecar.call("read").body(body);
+        assert_eq!(call.send().await.unwrap().status(), 400, "{body}");
+        let arguments: Value = serde_json::from_str(body).unwrap();
+        let call = json!({"name": "read", "arguments": arguments});
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call});
+        assert_eq!(sidecar.rpc(&call).send().await.unwrap().status(), 400, "{body}");
+    }
+    assert_eq!(sidecar.upstream.count(), 0);
+    let apart = sidecar.call("read").body(r#"{"pad":[{"name":1},{"Name":2}]}"#);
+    assert_eq!(apart.send().await.unwrap().status(), 200);
+}

@@ -17,6 +17,7 @@ mod outage;
 mod record;
 mod release;
 mod revoked;
+mod secrets;
 mod sessions;
 mod spool;
 mod support;
