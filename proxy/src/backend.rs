@@ -14,6 +14,9 @@ use serde::de::DeserializeOwned;
 /// No request to the backend takes longer; streams are read apart.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Consuming an approval is one statement; what takes longer is asked again.
+const CONSUME_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Why the backend did not do it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BackendError {
@@ -104,9 +107,10 @@ impl Backend {
         self.post("/v1/approvals", request).await
     }
 
-    /// Consumes an approval: succeeds once.
+    /// Consumes an approval: succeeds for one call, and as often as that call asks.
     pub async fn consume(&self, id: &str, request: &ConsumeRequest) -> Result<Consumption, BackendError> {
-        self.post(&format!("/v1/approvals/{id}/consume"), request).await
+        let post = self.request(Method::POST, &format!("/v1/approvals/{id}/consume"));
+        send(post.timeout(CONSUME_TIMEOUT).json(request)).await
     }
 
     /// Withdraws an approval that is not needed any more.

@@ -103,12 +103,16 @@ pub fn reason(reason: &str, decision: Option<DecisionRecord>) -> EventData {
 /// What closes a call that a former process left open: the event that opened it says what is known.
 #[must_use]
 pub fn closing(opened: Event) -> Event {
-    let forwarded = opened.kind == EventType::CallForwarded;
-    let kind = if forwarded { EventType::CallUnknown } else { EventType::CallRefused };
+    let (kind, result) = match opened.kind {
+        EventType::CallForwarded => (EventType::CallUnknown, Some("unknown")),
+        // Its approval may be spent: the backend has to hear that it did not run.
+        EventType::ApprovalConsumed => (EventType::CallNotForwarded, Some("error")),
+        _ => (EventType::CallRefused, None),
+    };
     let data = EventData {
         reason: Some("the proxy ended before the call did".to_owned()),
-        execution: forwarded
-            .then(|| ExecutionRecord { result: Some("unknown".to_owned()), ..ExecutionRecord::default() }),
+        execution: result
+            .map(|result| ExecutionRecord { result: Some(result.to_owned()), ..ExecutionRecord::default() }),
         parameters: None,
         permit: None,
         ..opened.data

@@ -1,6 +1,8 @@
 //! A held call is released: decided again as if it came now, its approval consumed, then forwarded.
 
-use oakallow_policy::audit::{DecisionRecord, EventData, EventType};
+use std::time::Duration;
+
+use oakallow_policy::audit::{ApprovalRecord, DecisionRecord, EventData, EventType};
 use oakallow_policy::permit::{Consumption, PermitReason};
 use oakallow_policy::token::TokenKey;
 use oakallow_policy::wire::ConsumeRequest;
@@ -12,6 +14,10 @@ use crate::event::{self, Subject};
 use crate::outcome::Outcome;
 use crate::policy::View;
 use crate::refusal::Refusal;
+
+/// How long the answer is asked for whether an approval is consumed.
+const CONSUME_MAX: Duration = Duration::from_secs(5);
+const CONSUME_PAUSE: Duration = Duration::from_millis(100);
 
 impl Life<'_> {
     /// An approved call: decided again, then consumed, then forwarded.
@@ -29,12 +35,43 @@ impl Life<'_> {
             let permit = Permit::by_rule(&decision).map_err(|e| unavailable(&e))?;
             return self.forward(permit, &decision, (prints, key)).await;
         }
-        let request = ConsumeRequest { txn: self.call.txn.clone(), fingerprint: prints.fingerprint };
-        match app.backend.consume(approval, &request).await {
+        match self.consume(approval, prints).await? {
             Ok(consumption) => self.spend(&consumption, &decision, (prints, key)).await,
-            Err(BackendError::Unreachable(_)) => Err(Refusal::BackendUnavailable),
+            // Consumed or not: if it is, then by this call, which does not run.
+            Err(BackendError::Unreachable(_)) => {
+                self.not_forwarded(&Refusal::BackendUnavailable).await;
+                Err(Refusal::BackendUnavailable)
+            }
             // Consumed by another call, or expired meanwhile.
             Err(BackendError::Refused(_)) => Err(self.ended_as(&decision, prints).await),
+        }
+    }
+
+    /// Consumes the approval. That this is under way is stored before: should the process end now, the
+    /// next one tells the backend that the call did not run.
+    async fn consume(
+        &mut self,
+        approval: &str,
+        prints: Prints,
+    ) -> Result<Result<Consumption, BackendError>, Refusal> {
+        let of = ApprovalRecord { id: approval.to_owned(), ..ApprovalRecord::default() };
+        let data = EventData { approval: Some(of), ..EventData::default() };
+        let opening = event::of_call(self.call, EventType::ApprovalConsumed, data);
+        let events = std::mem::take(&mut self.pending);
+        let stored = self.app.spool.append_opening(events, opening).await;
+        stored.map_err(|e| Refusal::AuditUnavailable(e.to_string()))?;
+        let request = ConsumeRequest { txn: self.call.txn.clone(), fingerprint: prints.fingerprint };
+        let end = tokio::time::Instant::now() + CONSUME_MAX;
+        let mut pause = CONSUME_PAUSE;
+        loop {
+            // The same call gets the same answer, however often it asks.
+            let answer = self.app.backend.consume(approval, &request).await;
+            let lost = matches!(answer, Err(BackendError::Unreachable(_)));
+            if !lost || tokio::time::Instant::now() + pause > end {
+                return Ok(answer);
+            }
+            tokio::time::sleep(pause).await;
+            pause *= 2;
         }
     }
 
@@ -97,12 +134,15 @@ impl Life<'_> {
         if let Err(refusal) = &ready
             && !self.closed
         {
-            self.closed = true;
-            let subject = Subject::call(self.call);
-            Outcome::begin(self.app.clone(), subject, PermitReason::Approval)
-                .not_forwarded(refusal.code())
-                .await;
+            self.not_forwarded(refusal).await;
         }
         ready
+    }
+
+    async fn not_forwarded(&mut self, refusal: &Refusal) {
+        self.closed = true;
+        let subject = Subject::call(self.call);
+        let outcome = Outcome::begin(self.app.clone(), subject, PermitReason::Approval);
+        outcome.not_forwarded(refusal.code()).await;
     }
 }

@@ -36,6 +36,8 @@ pub enum SpoolError {
 
 struct Append {
     events: Vec<Event>,
+    /// Not an event of the chain: kept as what opened its call, in case nothing closes it.
+    opening: Option<Event>,
     done: Option<oneshot::Sender<Result<u64, SpoolError>>>,
 }
 
@@ -99,24 +101,33 @@ impl Spool {
         if self.standing.borrow().depth() >= self.events_max {
             return Err(SpoolError::Full);
         }
-        self.send(events).await
+        self.send(events, None).await
+    }
+
+    /// As [`Spool::append`], with a note of what is about to be done at the backend: should this process
+    /// end before the call does, the next one closes the call as opened by `opening`.
+    pub async fn append_opening(&self, events: Vec<Event>, opening: Event) -> Result<u64, SpoolError> {
+        if self.standing.borrow().depth() >= self.events_max {
+            return Err(SpoolError::Full);
+        }
+        self.send(events, Some(opening)).await
     }
 
     /// Stores events of what has happened already: never refused for lack of room.
     pub async fn append_outcome(&self, event: Event) -> Result<u64, SpoolError> {
-        self.send(vec![event]).await
+        self.send(vec![event], None).await
     }
 
     /// As [`Spool::append_outcome`], from where one cannot wait (a destructor).
     pub fn append_later(&self, event: Event) {
         // The receiver lives as long as the writer thread, which ends after the last sender.
-        let _ = self.queue.send(Append { events: vec![event], done: None });
+        let _ = self.queue.send(Append { events: vec![event], opening: None, done: None });
     }
 
-    async fn send(&self, events: Vec<Event>) -> Result<u64, SpoolError> {
+    async fn send(&self, events: Vec<Event>, opening: Option<Event>) -> Result<u64, SpoolError> {
         let (done, answer) = oneshot::channel();
         let gone = || SpoolError::Unwritable("its writer has stopped".to_owned());
-        self.queue.send(Append { events, done: Some(done) }).map_err(|_| gone())?;
+        self.queue.send(Append { events, opening, done: Some(done) }).map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
@@ -228,6 +239,10 @@ impl Writer {
             batch.insert(&self.store.events, chained.seq.to_be_bytes(), bytes);
             head = next;
         }
+        // After the events: what the call did before is not what leaves it open now.
+        for event in appends.iter_mut().filter_map(|a| a.opening.take()) {
+            self.open(&mut batch, &event)?;
+        }
         batch.insert(&self.store.meta, HEAD, serde_json::to_vec(&head).map_err(unwritable)?);
         batch.commit().map_err(unwritable)?;
         let seq = head.seq;
@@ -239,13 +254,7 @@ impl Writer {
     fn track(&self, batch: &mut fjall::OwnedWriteBatch, event: &Event) -> Result<(), SpoolError> {
         let Some(txn) = &event.txn else { return Ok(()) };
         match event.kind {
-            EventType::CallHeld | EventType::CallForwarded => {
-                batch.insert(
-                    &self.store.open,
-                    txn.as_bytes(),
-                    serde_json::to_vec(event).map_err(unwritable)?,
-                );
-            }
+            EventType::CallHeld | EventType::CallForwarded => self.open(batch, event)?,
             EventType::CallRefused
             | EventType::CallCompleted
             | EventType::CallFailed
@@ -253,6 +262,12 @@ impl Writer {
             | EventType::CallNotForwarded => batch.remove(&self.store.open, txn.as_bytes()),
             _ => {}
         }
+        Ok(())
+    }
+
+    fn open(&self, batch: &mut fjall::OwnedWriteBatch, event: &Event) -> Result<(), SpoolError> {
+        let Some(txn) = &event.txn else { return Ok(()) };
+        batch.insert(&self.store.open, txn.as_bytes(), serde_json::to_vec(event).map_err(unwritable)?);
         Ok(())
     }
 }
@@ -316,6 +331,25 @@ mod tests {
         spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await.unwrap();
         assert_eq!(spool.unacknowledged(10, 1 << 20).unwrap().first().map(|e| e.seq), Some(4));
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_about_to_be_done_closes_the_call_and_is_no_event() {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = open(directory.path(), 100);
+        let opening = |txn| event(EventType::ApprovalConsumed, txn);
+        for txn in ["txn_a", "txn_b", "txn_c"] {
+            spool.append_opening(vec![event(EventType::CallHeld, txn)], opening(txn)).await.unwrap();
+        }
+        spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await.unwrap();
+        spool.append(vec![event(EventType::CallRefused, "txn_c")]).await.unwrap();
+        assert_eq!(spool.standing().head.seq, 5);
+        let closed =
+            spool.open_calls().unwrap().into_iter().map(|(txn, opened)| (txn, event::closing(opened)));
+        let closed: Vec<_> = closed.map(|(txn, event)| (txn, event.kind)).collect();
+        let expected = [("txn_a", EventType::CallNotForwarded), ("txn_b", EventType::CallUnknown)];
+        assert_eq!(closed, expected.map(|(txn, kind)| (txn.to_owned(), kind)));
+    }
+
     #[test]
     fn a_spool_has_one_proxy() {
         let directory = tempfile::tempdir().unwrap();

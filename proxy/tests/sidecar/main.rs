@@ -9,6 +9,7 @@
 
 mod bodies;
 mod bundles;
+mod consume;
 mod differentials;
 mod disk;
 mod framing;

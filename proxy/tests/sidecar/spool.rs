@@ -64,8 +64,12 @@ async fn an_approval_that_was_spent_on_a_call_without_room_for_its_intent_is_rec
     let sidecar = unheard().await;
     let held = tokio::spawn(sidecar.call("ask").send());
     until("a held call", async || (sidecar.metric("oakallow_held_calls").await == 1.0).then_some(())).await;
-    let ran = fill(&sidecar).await;
+    // There is room when it asks for its approval, and none any more when it gets it.
+    sidecar.backend.hold_consumed(true);
     sidecar.backend.decide(ApprovalStatus::Approved);
+    until("the call to consume", async || sidecar.backend.consumers().first().cloned()).await;
+    let ran = fill(&sidecar).await;
+    sidecar.backend.hold_consumed(false);
     let answer = held.await.unwrap().unwrap();
     assert_eq!(answer.status(), 503);
     assert_eq!(sidecar.backend.approvals()[0].status, ApprovalStatus::Consumed);
@@ -78,4 +82,16 @@ async fn an_approval_that_was_spent_on_a_call_without_room_for_its_intent_is_rec
     let told = until("call.not_forwarded", told).await;
     assert_eq!(told.event.data.tool.as_deref(), Some("ask"));
     assert_eq!(told.event.data.reason.as_deref(), Some("audit_unavailable"));
+}
+
+#[tokio::test]
+async fn an_approval_is_not_spent_on_a_call_that_cannot_be_recorded() {
+    let sidecar = unheard().await;
+    let held = tokio::spawn(sidecar.call("ask").send());
+    until("a held call", async || (sidecar.metric("oakallow_held_calls").await == 1.0).then_some(())).await;
+    fill(&sidecar).await;
+    sidecar.backend.decide(ApprovalStatus::Approved);
+    assert_eq!(held.await.unwrap().unwrap().status(), 503);
+    assert_eq!(sidecar.backend.approvals()[0].status, ApprovalStatus::Approved);
+    assert!(sidecar.backend.consumers().is_empty());
 }

@@ -22,7 +22,7 @@ use oakallow_policy::wire::{
 };
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use super::policy::{self, AUDIENCE, ORG, now_ms, pinned};
 
@@ -34,6 +34,12 @@ pub(crate) struct Script {
     audit: Mutex<Vec<Chained>>,
     /// Whether it takes events.
     takes_audit: AtomicBool,
+    /// The requests to consume an approval, by the life that will run.
+    consumers: Mutex<Vec<String>>,
+    /// How many of their next answers are lost.
+    answers_lost: AtomicUsize,
+    /// Whether their answers wait.
+    answers_held: watch::Sender<bool>,
     /// Bundles of the org that were asked for.
     pub(crate) fetches: AtomicUsize,
 }
@@ -65,6 +71,9 @@ impl Backend {
             approvals: Mutex::default(),
             audit: Mutex::default(),
             takes_audit: AtomicBool::new(true),
+            consumers: Mutex::default(),
+            answers_lost: AtomicUsize::new(0),
+            answers_held: watch::Sender::new(false),
             fetches: AtomicUsize::new(0),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
@@ -113,6 +122,21 @@ impl Backend {
     /// Whether it takes audit events.
     pub(crate) fn take_audit(&self, takes: bool) {
         self.script.takes_audit.store(takes, Ordering::SeqCst);
+    }
+
+    /// The next answers to who consumes an approval are lost: it is consumed, and nobody hears of it.
+    pub(crate) fn lose_consumed(&self, answers: usize) {
+        self.script.answers_lost.store(answers, Ordering::SeqCst);
+    }
+
+    /// Whether who consumes an approval has to wait for the answer.
+    pub(crate) fn hold_consumed(&self, hold: bool) {
+        self.script.answers_held.send_replace(hold);
+    }
+
+    /// Who asked to consume an approval, each time.
+    pub(crate) fn consumers(&self) -> Vec<String> {
+        self.script.consumers.lock().unwrap().clone()
     }
 
     /// The audit events that it took.
@@ -228,9 +252,24 @@ async fn consume(
     Path(id): Path<String>,
     Json(request): Json<ConsumeRequest>,
 ) -> Response {
+    let answer = consumed(&script, id, request);
+    // The sender lives as long as the backend.
+    let _ = script.answers_held.subscribe().wait_for(|held| !held).await;
+    let lost = |left: usize| left.checked_sub(1);
+    match script.answers_lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lost) {
+        Ok(_) => StatusCode::BAD_GATEWAY.into_response(),
+        Err(_) => answer,
+    }
+}
+
+fn consumed(script: &Script, id: String, request: ConsumeRequest) -> Response {
+    let mut consumers = script.consumers.lock().unwrap();
+    let again = consumers.first() == Some(&request.txn);
+    consumers.push(request.txn.clone());
     let mut approvals = script.approvals();
     let found = approvals.iter_mut().find(|(_, state)| state.id == id);
-    let Some((fingerprint, state)) = found.filter(|(_, s)| s.status == ApprovalStatus::Approved) else {
+    let free = |s: &ApprovalState| s.status == ApprovalStatus::Approved || again;
+    let Some((fingerprint, state)) = found.filter(|(_, s)| free(s)) else {
         let problem = json!({
             "type": "about:blank", "title": "Conflict", "status": 409, "code": "not_approved", "detail": "no",
         });

@@ -3,6 +3,7 @@
 pub(crate) mod backend;
 pub(crate) mod h2;
 pub(crate) mod policy;
+pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod sidecar;
 pub(crate) mod upstream;
