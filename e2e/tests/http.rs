@@ -271,7 +271,8 @@ async fn a_name_that_only_its_normal_form_makes_known_is_refused() {
 async fn a_change_of_a_tenants_rules_moves_the_policy_version_of_its_calls() {
     let stack = Stack::start().await;
     let control = stack.control();
-    let rule = json!({"tenant_id": "globex", "tool_name": "restart_service", "permission": "allowed"});
+    let mut rule = json!({"tenant_id": "globex", "tool_name": "restart_service", "permission": "allowed"});
+    rule["resource_id"] = json!("a");
     control.create("/v1/rules", rule).await;
     let asked = json!({"tool_name": "restart_service", "resource_id": "a"});
     let globex = stack.globex().with_base(stack.env("OAKALLOW_BACKEND"));
