@@ -311,7 +311,8 @@ pub struct AlreadyExecuted {
     pub outcome: String,
 }
 
-/// `POST /v1/approvals/{id}/consume`. 200 with a [`crate::permit::Consumption`] once, then 409.
+/// `POST /v1/approvals/{id}/consume`. 200 with a [`crate::permit::Consumption`] for one call, and the same
+/// again for the same request until its call has ended; 409 for every other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConsumeRequest {

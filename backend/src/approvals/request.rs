@@ -12,8 +12,10 @@ use oakallow_policy::wire::{AlreadyExecuted, ApprovalStatus};
 
 use super::{ms, settle, tell};
 use crate::error::ApiError;
+use crate::ledger::source_of;
 use crate::state::App;
 use crate::store::approvals::{self, Approval, Step};
+use crate::store::audit::Outcome;
 use crate::store::{StoreError, Write, arguments, audit, idempotency};
 
 /// A call that needs a person's leave.
@@ -162,21 +164,32 @@ async fn answered_by(
                 return Ok(None);
             }
             let executed = executed(write, &approval).await?;
-            Ok(Some(Asked { approval, joined: true, already_executed: Some(executed) }))
+            // What did not run is asked for anew.
+            Ok(executed.map(|e| Asked { approval, joined: true, already_executed: Some(e) }))
         }
         _ => Ok(None),
     }
 }
 
-/// What became of the call that consumed an approval.
-async fn executed(write: &mut Write, approval: &Approval) -> Result<AlreadyExecuted, StoreError> {
-    let txn = approval.consumed_txn.clone().unwrap_or_default();
-    let outcome = audit::outcome(write, &approval.org, &txn).await?.unwrap_or("running");
-    Ok(AlreadyExecuted {
-        execution: txn,
+/// What became of the call that consumed an approval; `None` when it is known not to have run.
+async fn executed(write: &mut Write, approval: &Approval) -> Result<Option<AlreadyExecuted>, StoreError> {
+    let outcome = match outcome(write, approval).await? {
+        Outcome::NotSent => return Ok(None),
+        Outcome::Ran(outcome) => outcome,
+        Outcome::Open => "running",
+    };
+    Ok(Some(AlreadyExecuted {
+        execution: approval.consumed_txn.clone().unwrap_or_default(),
         time: approval.closed_ms.unwrap_or_default(),
         outcome: outcome.to_owned(),
-    })
+    }))
+}
+
+/// What is recorded of the call that consumed an approval.
+pub(crate) async fn outcome(write: &mut Write, approval: &Approval) -> Result<Outcome, StoreError> {
+    let txn = approval.consumed_txn.as_deref().unwrap_or_default();
+    let source = approval.consumed_proxy.as_deref().map(source_of);
+    audit::outcome(write, &approval.org, txn, source.as_deref()).await
 }
 
 /// An approval as it stands now: expired if its time is up.
@@ -231,6 +244,7 @@ async fn create(app: &Arc<App>, write: &mut Write, ask: &Ask) -> Result<Approval
         note: None,
         consume_by_ms: None,
         consumed_txn: None,
+        consumed_proxy: None,
         closed_ms: None,
     };
     if !approvals::insert(write, &approval).await? {

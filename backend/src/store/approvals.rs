@@ -42,6 +42,7 @@ pub(crate) struct Approval {
     pub(crate) note: Option<String>,
     pub(crate) consume_by_ms: Option<UnixMs>,
     pub(crate) consumed_txn: Option<String>,
+    pub(crate) consumed_proxy: Option<String>,
     pub(crate) closed_ms: Option<UnixMs>,
 }
 
@@ -125,6 +126,7 @@ impl TryFrom<SqliteRow> for Approval {
             note: row.try_get("note")?,
             consume_by_ms: time(&row, "consume_by_ms")?,
             consumed_txn: row.try_get("consumed_txn")?,
+            consumed_proxy: row.try_get("consumed_proxy")?,
             closed_ms: time(&row, "closed_ms")?,
             id,
         })
@@ -194,6 +196,8 @@ pub(crate) enum Step<'a> {
         fingerprint: Fingerprint,
         /// The life of the call that will run.
         txn: &'a str,
+        /// The proxy that will run it; none when a token is minted for it.
+        proxy: Option<&'a str>,
     },
     /// pending or approved → expired, once its deadline has passed.
     Expire,
@@ -231,12 +235,13 @@ pub(crate) async fn transition(
             "UPDATE approvals SET status = 'cancelled', closed_ms = ?3 WHERE org = ?1 AND id = ?2 AND \
              ((status = 'pending' AND expires_ms > ?3) OR (status = 'approved' AND consume_by_ms > ?3))",
         ),
-        Step::Consume { fingerprint, txn } => start(
-            "UPDATE approvals SET status = 'consumed', consumed_txn = ?4, closed_ms = ?3 WHERE org = ?1 \
-             AND id = ?2 AND status = 'approved' AND consume_by_ms > ?3 AND fingerprint = ?5",
+        Step::Consume { fingerprint, txn, proxy } => start(
+            "UPDATE approvals SET status = 'consumed', consumed_txn = ?4, consumed_proxy = ?6, closed_ms = ?3 \
+             WHERE org = ?1 AND id = ?2 AND status = 'approved' AND consume_by_ms > ?3 AND fingerprint = ?5",
         )
         .bind(txn.to_owned())
-        .bind(fingerprint.to_string()),
+        .bind(fingerprint.to_string())
+        .bind(proxy.map(str::to_owned)),
         Step::Expire => start(
             "UPDATE approvals SET status = 'expired', closed_ms = ?3 WHERE org = ?1 AND id = ?2 AND \
              ((status = 'pending' AND expires_ms <= ?3) OR (status = 'approved' AND consume_by_ms <= ?3))",

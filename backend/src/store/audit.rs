@@ -144,30 +144,47 @@ pub(crate) async fn was_minted(
     Ok(minted)
 }
 
-/// What became of a call: the newest outcome recorded for its life. An observation (`call.*`, by a
-/// proxy) counts before a report (`execution.reported`).
+/// What became of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nothing is recorded yet.
+    Open,
+    /// It ended before anything was sent.
+    NotSent,
+    /// It ended, or was reported to have, like this.
+    Ran(&'static str),
+}
+
+/// What became of a call: the newest that is recorded of its life. An observation (`call.*`, by the proxy
+/// that let it through, when `source` names its chain) counts before a report (`execution.reported`).
 pub(crate) async fn outcome(
     conn: &mut SqliteConnection,
     org: &str,
     txn: &str,
-) -> Result<Option<&'static str>, StoreError> {
+    source: Option<&str>,
+) -> Result<Outcome, StoreError> {
     let row = sqlx::query(
         "SELECT type, json_extract(body, '$.data.execution.result') AS result FROM events \
-         WHERE org = ? AND txn = ? AND type IN \
-         ('call.completed', 'call.failed', 'call.unknown', 'call.not_forwarded', 'execution.reported') \
+         WHERE org = ?1 AND txn = ?2 AND (type = 'execution.reported' OR (type IN ('call.forwarded', \
+         'call.completed', 'call.failed', 'call.unknown', 'call.not_forwarded', 'call.refused') \
+         AND source = COALESCE(?3, source))) \
          ORDER BY type = 'execution.reported', position DESC LIMIT 1",
     )
     .bind(org)
     .bind(txn)
+    .bind(source)
     .fetch_optional(conn)
     .await?;
-    let Some(row) = row else { return Ok(None) };
+    let Some(row) = row else { return Ok(Outcome::Open) };
     let reported: Option<String> = row.try_get("result")?;
     Ok(match (row.try_get::<String, _>("type")?.as_str(), reported.as_deref()) {
-        ("call.completed", _) | ("execution.reported", Some("success")) => Some("success"),
-        ("call.failed", _) | ("execution.reported", Some("failed")) => Some("failed"),
-        ("call.not_forwarded", _) | ("execution.reported", Some("error")) => Some("error"),
-        _ => Some("unknown"),
+        // Only an intent so far.
+        ("call.forwarded", _) => Outcome::Open,
+        ("call.not_forwarded" | "call.refused", _) => Outcome::NotSent,
+        ("call.completed", _) | ("execution.reported", Some("success")) => Outcome::Ran("success"),
+        ("call.failed", _) | ("execution.reported", Some("failed")) => Outcome::Ran("failed"),
+        ("execution.reported", Some("error")) => Outcome::Ran("error"),
+        _ => Outcome::Ran("unknown"),
     })
 }
 

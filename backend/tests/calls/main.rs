@@ -9,6 +9,7 @@
 
 mod approvals;
 mod audit;
+mod consumption;
 mod orgs;
 mod page;
 mod races;

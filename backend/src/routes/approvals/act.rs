@@ -10,13 +10,15 @@ use serde::Deserialize;
 use super::{ApprovalView, must_serve};
 use crate::answer::Json;
 use crate::approvals::decide::{self, Verdict};
-use crate::approvals::{Settled, settle};
+use crate::approvals::{Settled, request, settle};
 use crate::auth::ProxyIdentity;
 use crate::error::ApiError;
 use crate::extract::{Body, Segment};
 use crate::keys::KeyKind;
 use crate::state::App;
+use crate::store::Write;
 use crate::store::approvals::{self, Approval, Step};
+use crate::store::audit::Outcome;
 use crate::viewer::Viewer;
 
 #[derive(Debug, Deserialize)]
@@ -87,7 +89,8 @@ async fn may_cancel(app: &Arc<App>, viewer: &Viewer, approval: &Approval) -> Res
     }
 }
 
-/// `POST /v1/approvals/{id}/consume`: once, for the call that was approved, before its deadline.
+/// `POST /v1/approvals/{id}/consume`: once, for the call that was approved, before its deadline. The same
+/// proxy is told the same again for the same call, whose answer may have been lost.
 pub(crate) async fn consume(
     State(app): State<Arc<App>>,
     proxy: ProxyIdentity,
@@ -99,22 +102,36 @@ pub(crate) async fn consume(
     let mut write = proxy.credential.write(&app).await?;
     let approval = approvals::find(&mut write, &org, &id).await?.ok_or_else(not_found)?;
     must_serve(&proxy, &approval.audience, approval.tenant.as_ref())?;
-    let step = Step::Consume { fingerprint: request.fingerprint, txn: &request.txn };
-    match settle(&app, &mut write, (&org, &id), step, None).await?.ok_or_else(not_found)? {
-        Settled::Moved(approval) => {
-            write.commit().await?;
-            Ok(Json(Consumption {
-                approval_id: approval.id,
-                fingerprint: approval.fingerprint,
-                txn: request.txn,
-            }))
-        }
-        Settled::Stayed(approval) => {
-            // An expiry that was noticed here counts.
-            write.commit().await?;
-            Err(not_consumable(&approval))
-        }
+    let by = proxy.proxy.id.as_str();
+    let step = Step::Consume { fingerprint: request.fingerprint, txn: &request.txn, proxy: Some(by) };
+    let (approval, consumed) =
+        match settle(&app, &mut write, (&org, &id), step, None).await?.ok_or_else(not_found)? {
+            Settled::Moved(approval) => (approval, true),
+            Settled::Stayed(approval) => {
+                let again = is_repeated(&mut write, &approval, &request, by).await?;
+                (approval, again)
+            }
+        };
+    // An expiry that was noticed here counts.
+    write.commit().await?;
+    if !consumed {
+        return Err(not_consumable(&approval));
     }
+    Ok(Json(Consumption { approval_id: approval.id, fingerprint: approval.fingerprint, txn: request.txn }))
+}
+
+/// Whether this very request consumed it, and its call has not ended since.
+async fn is_repeated(
+    write: &mut Write,
+    approval: &Approval,
+    request: &ConsumeRequest,
+    by: &str,
+) -> Result<bool, ApiError> {
+    let same = approval.status == ApprovalStatus::Consumed
+        && approval.fingerprint == request.fingerprint
+        && approval.consumed_txn.as_ref() == Some(&request.txn)
+        && approval.consumed_proxy.as_deref() == Some(by);
+    Ok(same && request::outcome(write, approval).await? == Outcome::Open)
 }
 
 /// 409: why this approval cannot be consumed.

@@ -192,7 +192,7 @@ async fn permit(
             let not_found = || ApiError::not_found("approval", id);
             let own = approvals::find(write, asked.org, id).await?;
             own.filter(|a| a.principal == asked.call.principal).ok_or_else(not_found)?;
-            let step = Step::Consume { fingerprint, txn: asked.txn };
+            let step = Step::Consume { fingerprint, txn: asked.txn, proxy: None };
             match settle(app, write, (asked.org, id), step, None).await?.ok_or_else(not_found)? {
                 Settled::Stayed(approval) => Err(not_consumable(&approval)),
                 Settled::Moved(approval) => {
