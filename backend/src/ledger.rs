@@ -10,17 +10,20 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use futures_util::TryStreamExt as _;
-use oakallow_policy::audit::{Chained, EventType, Head};
+use oakallow_policy::audit::{Chained, EventData, EventType, Head};
 use oakallow_policy::canonical;
+use oakallow_policy::id::Name;
 use oakallow_policy::permit::PermitReason;
 use oakallow_policy::rule::Permission;
 use oakallow_policy::timestamp::{self, UnixMs};
+use oakallow_policy::token::SKEW_S;
 use oakallow_policy::wire::{AuditBatch, PublicKey, Purpose};
 use serde::Serialize;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection as _, SqliteConnection};
 
 use crate::store::audit::{self, Sealed};
+use crate::store::proxies::Proxy;
 use crate::store::{self, StoreError};
 
 /// The chain of a proxy.
@@ -134,6 +137,8 @@ pub struct Verified {
     pub forwarded: u64,
     /// Forwarded calls without a recorded outcome: in flight, or their proxy died and has not come back.
     pub open: Vec<String>,
+    /// Tokens that were redeemed before the event of their call has arrived: a proxy's chain may be behind.
+    pub unshipped: Vec<String>,
     /// What is wrong. Empty: the record is whole, and nothing was forwarded without leave.
     pub violations: Vec<String>,
 }
@@ -171,8 +176,9 @@ pub async fn verify(data_dir: &Path, org: &str) -> Result<Verified, VerifyError>
     Ok(found)
 }
 
-/// Checks every chain of an org from its first event to its head, and that every `call.forwarded` has a
-/// decision that allows it, by the reason of its permit.
+/// Checks every chain of an org from its first event to its head, that none was told differently to the
+/// backend, that every `call.forwarded` has a decision that allows it, by the reason of its permit, and that
+/// every redeemed token was recorded by who signed it.
 async fn check(conn: &mut SqliteConnection, org: &str) -> Result<Verified, StoreError> {
     let mut checked = Check::default();
     let mut query = audit::chains(org);
@@ -191,7 +197,19 @@ async fn check(conn: &mut SqliteConnection, org: &str) -> Result<Verified, Store
                 .push(format!("chain `{source}` ends at event {}, its head says {}", head.seq, stored.seq));
         }
     }
+    if let Ok(org) = Name::new(org) {
+        let proxies = store::page::<Proxy>(&mut *conn, &org, "", u32::MAX).await?;
+        checked.redemptions(&proxies);
+    }
     Ok(checked.finish())
+}
+
+/// A token that a tool server accepted.
+struct Redeemed {
+    token: String,
+    audience: String,
+    tenant: Option<String>,
+    at: UnixMs,
 }
 
 #[derive(Default)]
@@ -206,6 +224,11 @@ struct Check {
     forwarded: Vec<(Chained, Option<Permission>)>,
     used: HashSet<(String, String)>,
     finished: HashSet<String>,
+    /// Tokens that are recorded by who signed them: minted here, or with the intent of a proxy's call.
+    signed: HashSet<String>,
+    redeemed: Vec<Redeemed>,
+    /// Time of the newest event of each chain.
+    newest: HashMap<String, UnixMs>,
 }
 
 impl Check {
@@ -230,6 +253,11 @@ impl Check {
     }
 
     fn note(&mut self, chained: Chained) {
+        self.note_token(&chained);
+        let told_here = chained.source == audit::BACKEND;
+        if told_here && chained.event.kind == EventType::ProxyChainBroken {
+            self.found.violations.push(breach(&chained));
+        }
         let Some(txn) = chained.event.txn.clone() else { return };
         let place = (chained.source.clone(), txn.clone());
         match chained.event.kind {
@@ -238,7 +266,7 @@ impl Check {
                     self.decisions.insert(place, decision.permission);
                 }
             }
-            EventType::ApprovalConsumed if chained.source == audit::BACKEND => {
+            EventType::ApprovalConsumed if told_here => {
                 if let Some(approval) = &chained.event.data.approval {
                     self.consumed.insert((approval.id.clone(), txn));
                 }
@@ -253,6 +281,55 @@ impl Check {
             | EventType::CallNotForwarded => drop(self.finished.insert(txn)),
             _ => {}
         }
+    }
+
+    fn note_token(&mut self, chained: &Chained) {
+        let (event, told_here) = (&chained.event, chained.source == audit::BACKEND);
+        let at = timestamp::parse_rfc3339(&event.time).unwrap_or_default();
+        let newest = self.newest.entry(chained.source.clone()).or_default();
+        *newest = at.max(*newest);
+        let Some(token) = event.data.token_id.clone() else { return };
+        match event.kind {
+            EventType::TokenMinted if told_here => drop(self.signed.insert(token)),
+            EventType::CallForwarded => drop(self.signed.insert(token)),
+            EventType::TokenRedeemed if told_here => self.redeemed.push(Redeemed {
+                token,
+                audience: event.data.audience.clone().unwrap_or_default(),
+                tenant: event.data.tenant.clone(),
+                at,
+            }),
+            _ => {}
+        }
+    }
+
+    /// A token that nobody recorded is a violation, unless a proxy that could have signed it has not shipped
+    /// what it recorded by then.
+    fn redemptions(&mut self, proxies: &[Proxy]) {
+        for redeemed in self.redeemed.iter().filter(|r| !self.signed.contains(&r.token)) {
+            let token = redeemed.token.clone();
+            if proxies.iter().any(|proxy| self.may_hold(proxy, redeemed)) {
+                self.found.unshipped.push(token);
+            } else {
+                let text =
+                    format!("token {token} was redeemed, and neither minted here nor recorded by a proxy");
+                self.found.violations.push(text);
+            }
+        }
+    }
+
+    /// Whether the event of this token's call may be in the proxy's spool. An intent is recorded before its
+    /// token is out, so it is not, once the stored chain reaches past the redemption.
+    fn may_hold(&self, proxy: &Proxy, redeemed: &Redeemed) -> bool {
+        let serves = proxy.serves_audience(&redeemed.audience)
+            && proxy.serves_tenant(redeemed.tenant.as_deref())
+            // It ships nothing any more.
+            && proxy.revoked_at.is_none();
+        let source = source_of(&proxy.id);
+        let past = redeemed.at + SKEW_S * 1_000;
+        let stored = self.heads.get(&source).map_or(0, |head| head.seq);
+        let told = self.newest.get(&source).is_some_and(|at| *at > past);
+        let beaten = proxy.beat.as_ref().is_some_and(|b| b.seen_at > past && b.head_seq <= stored);
+        serves && !told && !beaten
     }
 
     fn finish(mut self) -> Verified {
@@ -288,4 +365,15 @@ impl Check {
         self.found.chains = self.heads.into_iter().map(|(source, head)| (source, head.seq)).collect();
         self.found
     }
+}
+
+fn breach(chained: &Chained) -> String {
+    let EventData { principal, detail, reason, .. } = &chained.event.data;
+    format!(
+        "proxy `{}` sent an event {} that contradicts its chain, on {}: {}",
+        principal.as_deref().unwrap_or_default(),
+        detail.get("seq").cloned().unwrap_or_default(),
+        chained.event.time,
+        reason.as_deref().unwrap_or("no reason is recorded"),
+    )
 }

@@ -59,6 +59,9 @@ fn report(found: &Verified, out: &mut dyn Write) -> anyhow::Result<()> {
     for txn in &found.open {
         writeln!(out, "open       {txn}: forwarded, no outcome recorded yet")?;
     }
+    for token in &found.unshipped {
+        writeln!(out, "open       {token}: redeemed, not yet shipped by the proxy that signed it")?;
+    }
     let verdict = if found.is_sound() { "sound" } else { "NOT SOUND" };
     writeln!(out, "{verdict}: {} events, {} calls forwarded", found.events, found.forwarded)?;
     Ok(())

@@ -72,6 +72,9 @@ async fn a_second_story_is_refused_and_recorded_once() {
         assert_eq!((status, problem["code"].as_str()), (409, Some("audit_chain_broken")));
     }
     assert_eq!(stack.events("proxy.chain_broken").await.len(), 1);
+    let found = oakallow_backend::audit::verify(stack.dir.path(), "demo").await.unwrap();
+    assert_eq!(found.violations.len(), 1, "{:?}", found.violations);
+    assert!(found.violations[0].contains(&proxy.id), "{:?}", found.violations);
     assert_eq!(stack.events("call.requested").await[0]["txn"], "txn_0");
 }
 

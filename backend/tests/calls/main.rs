@@ -13,5 +13,6 @@ mod consumption;
 mod orgs;
 mod page;
 mod races;
+mod redemptions;
 mod stack;
 mod tokens;
