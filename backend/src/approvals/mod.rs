@@ -13,9 +13,11 @@
 //! transaction. A deadline that has passed wins over any other step, whether or not the expirer has
 //! been there.
 //!
-//! Reading order: here, then [`request`] (create or join), [`decide`] (who may), [`expire`] (deadlines).
+//! Reading order: here, then [`request`] (create or join), [`decide`] (who may), [`expire`] (deadlines),
+//! [`ended`] (callers without a key).
 
 pub(crate) mod decide;
+pub(crate) mod ended;
 pub(crate) mod expire;
 pub(crate) mod request;
 

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::keys::{Grant, ShownOnce, TenancyKind, expiry, issue, owner_email, tenancy};
 use super::nouns::taken;
 use crate::answer::{Created, created};
+use crate::approvals::ended::cancel_without_key;
 use crate::auth::Management;
 use crate::error::ApiError;
 use crate::extract::{Body, Segment};
@@ -105,7 +106,7 @@ fn refuse_reserved(id: &Name) -> Result<(), ApiError> {
     }
 }
 
-/// `DELETE /v1/agents/{id}`: its keys stop working at once.
+/// `DELETE /v1/agents/{id}`: its keys stop working at once, and what it has open is cancelled.
 pub(crate) async fn delete(
     State(app): State<Arc<App>>,
     Management(who): Management,
@@ -121,6 +122,7 @@ pub(crate) async fn delete(
     for key in &revoked {
         store::keys::revoke(&mut write, who.org(), key, now).await?;
     }
+    cancel_without_key(&app, &mut write, (who.org(), &id), Some(who.principal())).await?;
     let detail = json!({"id": id, "keys_revoked": revoked});
     Change::by(&who, EventType::AgentDeleted, detail).publish(&app, write, None).await?;
     Ok(StatusCode::NO_CONTENT)

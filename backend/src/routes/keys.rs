@@ -14,6 +14,7 @@ use sqlx::SqliteConnection;
 
 use super::tenant_must_exist;
 use crate::answer::{Created, created};
+use crate::approvals::ended::cancel_without_key;
 use crate::auth::{Credential, Management};
 use crate::bootstrap::normal_email;
 use crate::error::ApiError;
@@ -289,7 +290,8 @@ async fn tenants_must_exist(
     Ok(())
 }
 
-/// `DELETE /v1/keys/{id}`: it stops working at once.
+/// `DELETE /v1/keys/{id}`: it stops working at once. What its caller has open is cancelled, unless another
+/// key of that caller is in force.
 pub(crate) async fn revoke(
     State(app): State<Arc<App>>,
     Management(who): Management,
@@ -298,6 +300,10 @@ pub(crate) async fn revoke(
     let mut write = who.write(&app).await?;
     if !keys::revoke(&mut write, who.org(), &id, app.now()).await? {
         return Err(ApiError::not_found("key in force", &id));
+    }
+    if let Some(key) = store::one::<Key>(&mut write, who.org(), &id).await? {
+        let principal = store::name("keys", "id", key.principal())?;
+        cancel_without_key(&app, &mut write, (who.org(), &principal), Some(who.principal())).await?;
     }
     Change::by(&who, EventType::KeyRevoked, json!({"id": id})).publish(&app, write, None).await?;
     Ok(StatusCode::NO_CONTENT)

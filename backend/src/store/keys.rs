@@ -171,6 +171,26 @@ pub(crate) async fn callers(
     rows.into_iter().map(Key::try_from).collect()
 }
 
+/// Whether a principal has a key in force under which it may call.
+pub(crate) async fn may_call(
+    db: &mut SqliteConnection,
+    org: &Name,
+    principal: &str,
+    now: UnixMs,
+) -> Result<bool, StoreError> {
+    let may = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM keys WHERE org = ?1 AND (agent = ?2 OR (agent IS NULL AND id = ?2))
+           AND kind IN ('standard', 'agent') AND revoked_at IS NULL
+           AND (expires_at IS NULL OR expires_at > ?3))",
+    )
+    .bind(org.as_str())
+    .bind(principal)
+    .bind(signed(now))
+    .fetch_one(db)
+    .await?;
+    Ok(may)
+}
+
 /// Revokes a key; says whether it was in force.
 pub(crate) async fn revoke(
     db: &mut SqliteConnection,

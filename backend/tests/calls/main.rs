@@ -10,6 +10,7 @@
 mod approvals;
 mod audit;
 mod consumption;
+mod ended;
 mod orgs;
 mod page;
 mod races;

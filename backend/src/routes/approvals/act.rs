@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::{ApprovalView, must_serve};
 use crate::answer::Json;
 use crate::approvals::decide::{self, Verdict};
+use crate::approvals::ended::cancel_without_key;
 use crate::approvals::{Settled, request, settle};
 use crate::auth::ProxyIdentity;
 use crate::error::ApiError;
@@ -103,12 +104,14 @@ pub(crate) async fn consume(
     let approval = approvals::find(&mut write, &org, &id).await?.ok_or_else(not_found)?;
     must_serve(&proxy, &approval.audience, approval.tenant.as_ref())?;
     let by = proxy.proxy.id.as_str();
+    // The proxy may not have heard yet that the caller's key has ended.
+    let may_call = cancel_without_key(&app, &mut write, (&org, &approval.principal), None).await?;
     let step = Step::Consume { fingerprint: request.fingerprint, txn: &request.txn, proxy: Some(by) };
     let (approval, consumed) =
         match settle(&app, &mut write, (&org, &id), step, None).await?.ok_or_else(not_found)? {
             Settled::Moved(approval) => (approval, true),
             Settled::Stayed(approval) => {
-                let again = is_repeated(&mut write, &approval, &request, by).await?;
+                let again = may_call && is_repeated(&mut write, &approval, &request, by).await?;
                 (approval, again)
             }
         };
