@@ -77,7 +77,7 @@ fn agree(headers: &HeaderMap, name: &str, expected: Option<&str>, required: bool
 }
 
 /// A value as it is meant: `=?base64?…?=` carries what a header cannot.
-fn decode(value: &str) -> Option<String> {
+pub(super) fn decode(value: &str) -> Option<String> {
     let value = value.trim();
     match value.strip_prefix("=?base64?").and_then(|v| v.strip_suffix("?=")) {
         Some(encoded) => String::from_utf8(STANDARD.decode(encoded).ok()?).ok(),

@@ -8,6 +8,7 @@ mod answer;
 mod era;
 mod hold;
 mod list;
+mod param;
 mod plumbing;
 mod relay;
 mod session;
@@ -20,6 +21,7 @@ use http::header::TRANSFER_ENCODING;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use oakallow_policy::audit::ExecutionRecord;
 use oakallow_policy::canonical::hex;
+use oakallow_policy::id::Name;
 use oakallow_policy::permit::PermitReason;
 use oakallow_policy::{Permission, Permit};
 use serde_json::Value;
@@ -53,8 +55,9 @@ pub async fn serve(app: &Arc<App>, received: &Received, client: &mut Client<'_>)
     let headers = &received.parts.headers;
     let posted = received.parts.method == Method::POST;
     let bodiless = received.body.is_empty() && !headers.contains_key(TRANSFER_ENCODING);
-    if !posted && !bodiless {
-        return exchange.unreadable(client, "only a POST has a body").await;
+    let repeats = param::fields(headers).next().is_some();
+    if !posted && (repeats || !bodiless) {
+        return exchange.unreadable(client, "only a POST has a body, or fields that repeat it").await;
     }
     let named = era::check_singular(headers).and_then(|()| {
         let snapshot = app.policy.snapshot();
@@ -111,7 +114,7 @@ impl Exchange<'_> {
                 return self.turn_down(client, "invalid_request", (StatusCode::BAD_REQUEST, body)).await;
             }
         };
-        let era = match era::check(&self.received.parts.headers, &message) {
+        let era = match self.check_head(&message) {
             Ok(era) => era,
             Err(problem) => {
                 let id = message.id.unwrap_or(Value::Null);
@@ -128,6 +131,19 @@ impl Exchange<'_> {
                 self.turn_down(client, "unknown_method", (StatusCode::OK, unknown(&message))).await
             }
         }
+    }
+
+    /// Whether the head says what the message says.
+    fn check_head(&self, message: &Message) -> Result<Era, String> {
+        let Received { route, parts, .. } = self.received;
+        let era = era::check(&parts.headers, message)?;
+        let snapshot = self.app.policy.snapshot();
+        let called = message.header_name().filter(|_| message.is_tool_call());
+        let name = called.and_then(|name| Name::exact(name).ok());
+        let tool = name.and_then(|name| snapshot.rules.tool(&name, &route.audience));
+        let arguments = message.params.get("arguments").filter(|_| message.is_tool_call());
+        param::check(&parts.headers, arguments, tool.and_then(|tool| tool.parameter_schema.as_ref()))?;
+        Ok(era)
     }
 
     /// A request that says too much or contradicts itself before its body is looked at.

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::answer::error;
 use super::era::Era;
 use super::list::Viewer;
+use super::param;
 use super::relay::{End, Plan, Relayed, relay};
 use super::{Exchange, execution, received_as};
 use crate::call::mcp::{Class, INVALID_REQUEST, Message};
@@ -23,7 +24,10 @@ impl Exchange<'_> {
     pub(super) async fn batch(&self, messages: &[Message], client: &mut Client<'_>) -> Result<(), Gone> {
         let headers = &self.received.parts.headers;
         let plumbing = messages.iter().all(|m| m.class == Class::Pass);
-        if plumbing && Era::of(headers) == Era::Sessions {
+        // Fields that repeat a message have none that they could be true of.
+        let repeats = headers.contains_key("mcp-method") || headers.contains_key("mcp-name");
+        let repeats = repeats || param::fields(headers).next().is_some();
+        if plumbing && !repeats && Era::of(headers) == Era::Sessions {
             return self.pass(client, None).await;
         }
         let why = "this batch is refused and nothing of it was forwarded: send calls one at a time";

@@ -161,3 +161,28 @@ async fn members_that_differ_only_by_case_are_refused_wherever_they_stand() {
     let apart = sidecar.call("read").body(r#"{"pad":[{"name":1},{"Name":2}]}"#);
     assert_eq!(apart.send().await.unwrap().status(), 200);
 }
+
+#[tokio::test]
+async fn fields_that_repeat_the_body_are_true_of_it() {
+    let sidecar = Sidecar::start().await;
+    let call = |id: &str| {
+        let call = json!({"name": "read", "arguments": {"id": id}});
+        sidecar.rpc(&json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}))
+    };
+    for (name, value) in [("mcp-param-id", "prod"), ("mcp-param-other", "dev")] {
+        let answer = call("dev").header(name, value).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{name}");
+        let said: Value = answer.json().await.unwrap();
+        assert_eq!((&said["error"]["code"], &said["id"]), (&json!(-32_020), &json!(1)));
+    }
+    let ping = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    let alone = sidecar.rpc(&ping).header("mcp-param-id", "dev");
+    assert_eq!(alone.send().await.unwrap().status(), 400);
+    for name in ["mcp-param-id", "mcp-name", "mcp-method"] {
+        let batch = sidecar.rpc(&json!([ping])).header(name, "tools/call");
+        assert_eq!(batch.send().await.unwrap().status(), 200, "answered, but");
+        assert_eq!(sidecar.upstream.count(), 0, "{name} does not get further");
+    }
+    assert_eq!(call("dev").header("mcp-param-id", "dev").send().await.unwrap().status(), 200);
+    assert_eq!(sidecar.upstream.count(), 1);
+}
