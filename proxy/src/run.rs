@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use oakallow_policy::audit::{EventData, EventType};
+use oakallow_policy::audit::{EventData, EventType, Head};
 use pingora::apps::{HttpServerOptions, ServerApp as _};
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -27,7 +28,7 @@ use crate::phases::Phases;
 use crate::policy::Policy;
 use crate::redact::Redactor;
 use crate::schema::Schemas;
-use crate::spool::{Spool, SpoolError};
+use crate::spool::{Chain, Spool, SpoolError};
 use crate::{feed, ship};
 
 /// Calls in flight get this long to finish when the proxy stops.
@@ -36,6 +37,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(25);
 const SHIP_MAX: Duration = Duration::from_secs(2);
 /// How long an idle HTTP/2 connection is kept.
 const H2_IDLE: Duration = Duration::from_secs(75);
+
+/// Linux on x86, ARM and RISC-V, macOS, the BSDs.
+const SIGXFSZ: i32 = 25;
 
 /// Why the proxy does not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,16 +82,20 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         let what = what.to_owned();
         move |problem| StartError::Io { what, problem }
     };
+    // Stays in place for the life of the process: a write beyond the limit on a file's size then fails,
+    // and the call is refused, where by default the process would be killed.
+    let _ = signal(SignalKind::from_raw(SIGXFSZ)).map_err(io("the signal SIGXFSZ"))?;
     private_directory(&config).map_err(io("the state directory"))?;
     let listeners = [config.data, config.ops, config.admin];
     let app = build(config).await?;
     recover(&app).await?;
+    let signing = app.identity.signing_key().ok_or(StartError::SigningKey)?;
+    ship::first(&app, &signing).await;
     let data = TcpListener::bind(listeners[0]).await.map_err(io("the data listener"))?;
     let ops = TcpListener::bind(listeners[1]).await.map_err(io("the ops listener"))?;
     let admin = TcpListener::bind(listeners[2]).await.map_err(io("the admin listener"))?;
     let addr = |l: &TcpListener| l.local_addr().map_err(io("a listener's address"));
     let addrs = [addr(&data)?, addr(&ops)?, addr(&admin)?];
-    let signing = app.identity.signing_key().ok_or(StartError::SigningKey)?;
     let (stop, stopped) = watch::channel(false);
     let proxy = pingora_proxy(app.clone());
     let tasks = vec![
@@ -107,6 +115,7 @@ fn private_directory(config: &Config) -> std::io::Result<()> {
 }
 
 async fn build(config: Config) -> Result<Arc<App>, StartError> {
+    let has_run = Identity::is_kept(&config);
     let identity = Identity::load_or_enroll(&config).await?;
     let backend =
         Backend::new(config.backend_url.clone(), identity.proxy_id.clone(), identity.proxy_key.clone())?;
@@ -129,6 +138,10 @@ async fn build(config: Config) -> Result<Arc<App>, StartError> {
         config.durability,
         config.limits.spool_events_max,
     )?;
+    if has_run && spool.standing().head == Head::default() {
+        // Each start writes an event, so its spool is lost, or it ended before the first one.
+        spool.set_chain(Chain::Unconfirmed);
+    }
     Ok(Arc::new(App {
         redactor: Redactor::new(identity.redaction_key(), &config.redact),
         holds: Arc::new(Holds::new(config.limits.clone())),

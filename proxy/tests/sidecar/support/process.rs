@@ -22,11 +22,10 @@ impl Drop for Process {
 }
 
 impl Process {
-    /// Starts it, ignoring the signal that an exceeded limit sends, so that writing fails instead.
+    /// Starts it.
     pub(crate) fn start(config: &std::path::Path) -> Self {
-        let mut command = Command::new("sh");
-        command.args(["-c", "trap '' XFSZ; exec \"$0\" --config \"$1\""]);
-        command.arg(env!("CARGO_BIN_EXE_oakallow-proxy")).arg(config).env("NO_COLOR", "1");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_oakallow-proxy"));
+        command.arg("--config").arg(config).env("NO_COLOR", "1");
         let mut child = command.env("RUST_LOG", "info").stderr(Stdio::piped()).spawn().expect("it starts");
         let log = BufReader::new(child.stderr.take().expect("piped"));
         let (said, ready) = mpsc::channel();
