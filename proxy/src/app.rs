@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::redact::Redactor;
 use crate::schema::Schemas;
-use crate::spool::Spool;
+use crate::spool::{Chain, Spool};
 
 /// A running proxy's parts.
 pub struct App {
@@ -66,6 +66,11 @@ impl App {
         }
         if self.policy.snapshot().rules.is_closed() {
             return Some("no policy");
+        }
+        match self.spool.chain() {
+            Chain::Good => {}
+            Chain::Unconfirmed => return Some("audit chain: not confirmed by the backend"),
+            Chain::Contradicted => return Some("audit chain: refused by the backend"),
         }
         let full = self.spool.standing().depth() >= self.config.limits.spool_events_max;
         (self.spool.is_failing() || full).then_some("audit spool")

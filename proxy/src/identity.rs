@@ -1,6 +1,6 @@
 //! Who this proxy is to the backend, and who its callers are.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
 use http::HeaderMap;
@@ -48,9 +48,19 @@ pub enum IdentityError {
 }
 
 impl Identity {
+    /// Whether a former process has enrolled.
+    #[must_use]
+    pub fn is_kept(config: &Config) -> bool {
+        Self::path(config).exists()
+    }
+
+    fn path(config: &Config) -> PathBuf {
+        config.state_dir.join("identity.json")
+    }
+
     /// The identity kept in the state directory, or a new one by enrolment.
     pub async fn load_or_enroll(config: &Config) -> Result<Self, IdentityError> {
-        let path = config.state_dir.join("identity.json");
+        let path = Self::path(config);
         let fail = |problem: String| IdentityError::File { path: path.display().to_string(), problem };
         match std::fs::read(&path) {
             Ok(bytes) => return serde_json::from_slice(&bytes).map_err(|e| fail(e.to_string())),

@@ -8,6 +8,7 @@ use prometheus::{
 };
 
 use crate::app::App;
+use crate::spool::Chain;
 
 /// From a decision in memory to one that had to load a tenant's rules.
 const FAST: [f64; 8] = [0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.1, 1.0];
@@ -34,6 +35,7 @@ pub struct Metrics {
     spool_oldest_age: IntGauge,
     spool_bytes: IntGauge,
     spool_failing: IntGauge,
+    chain_refused: IntGauge,
     policy_age: IntGauge,
     policy_version: IntGauge,
 }
@@ -109,6 +111,10 @@ impl Metrics {
             )?,
             spool_bytes: made.gauge("oakallow_spool_bytes", "What the spool takes up on its disk")?,
             spool_failing: made.gauge("oakallow_spool_failing", "1 when the last write of events failed")?,
+            chain_refused: made.gauge(
+                "oakallow_audit_chain_refused",
+                "1 when the backend refuses the events of this proxy",
+            )?,
             policy_age: made
                 .gauge("oakallow_policy_age_seconds", "Since the backend last confirmed the policy")?,
             policy_version: made.gauge("oakallow_policy_version", "Version of the policy in force")?,
@@ -124,6 +130,7 @@ impl Metrics {
         self.spool_oldest_age.set(gauge(app.spool.oldest_age_s(crate::clock::now_ms())));
         self.spool_bytes.set(gauge(app.spool.bytes()));
         self.spool_failing.set(i64::from(app.spool.is_failing()));
+        self.chain_refused.set(i64::from(app.spool.chain() == Chain::Contradicted));
         self.policy_age.set(gauge(app.policy.age_s()));
         self.policy_version.set(gauge(app.policy.version()));
         let mut text = Vec::new();

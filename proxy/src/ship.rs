@@ -9,7 +9,8 @@ use oakallow_policy::canonical::{hex, json_bytes, sha256};
 use oakallow_policy::wire::{AuditBatch, Heartbeat, Purpose, Signed};
 
 use crate::app::App;
-use crate::spool::SpoolError;
+use crate::backend::BackendError;
+use crate::spool::{Chain, SpoolError};
 
 /// Events in one request.
 const BATCH_MAX: usize = 500;
@@ -18,6 +19,19 @@ const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 const BACK_OFF_MIN: Duration = Duration::from_millis(200);
 const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(20);
+
+/// How long the first batch may take; what is not shipped by then goes later.
+const FIRST_MAX: Duration = Duration::from_secs(3);
+
+/// Ships one batch before calls are taken: whether the backend knows another story of this proxy is heard
+/// here, if it can be reached.
+pub async fn first(app: &App, key: &SigningKey) {
+    match tokio::time::timeout(FIRST_MAX, ship(app, key)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(problem)) => tracing::warn!(problem, "audit events cannot be shipped yet"),
+        Err(_) => tracing::warn!("the backend takes long to take audit events"),
+    }
+}
 
 /// Ships until the task is dropped.
 pub async fn run(app: Arc<App>, key: SigningKey) {
@@ -50,8 +64,22 @@ async fn ship(app: &App, key: &SigningKey) -> Result<(), String> {
     let bytes = json_bytes(last).map_err(|e| e.to_string())?;
     let head = Head { seq: last.seq, hash: hex(&sha256(&bytes)) };
     let head = Signed::seal(Purpose::Head, &head, &app.identity.proxy_id, key).map_err(|e| e.to_string())?;
-    let ack = app.backend.audit(&AuditBatch { events, head }).await.map_err(|e| e.to_string())?;
+    let ack = app.backend.audit(&AuditBatch { events, head }).await.map_err(|e| {
+        if contradicts(&e) && app.spool.set_chain(Chain::Contradicted) {
+            tracing::error!(error = %e, "calls are refused until an operator enrols this proxy anew");
+        }
+        e.to_string()
+    })?;
+    app.spool.set_chain(Chain::Good);
     app.spool.acknowledge(ack.acknowledged_seq).map_err(|e| e.to_string())
+}
+
+/// Whether the backend will never take this chain: it has another one of this proxy, or another key.
+fn contradicts(e: &BackendError) -> bool {
+    match e {
+        BackendError::Refused(problem) => problem.status == 409 || problem.code == "bad_signature",
+        BackendError::Unreachable(_) => false,
+    }
 }
 
 /// Tells the backend how this proxy is, until the task is dropped.

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use oakallow_policy::audit::{Chained, Event, EventType, Head};
 use oakallow_policy::timestamp::parse_rfc3339;
@@ -15,7 +15,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::config::Durability;
 use store::{HEAD, Store, unwritable};
 
+mod files;
 mod store;
+#[cfg(test)]
+mod tests;
 
 /// Most appends in one batch: bounds how long the first of them waits.
 const BATCH_MAX: usize = 512;
@@ -28,14 +31,36 @@ pub enum SpoolError {
     Full,
     #[error("the audit spool cannot be written: {0}")]
     Unwritable(String),
+    #[error("the files of the audit spool were removed while the proxy runs")]
+    Gone,
+    #[error(
+        "the audit spool is empty although this proxy has run before: calls wait until the backend takes its events"
+    )]
+    Unconfirmed,
+    #[error("the backend refuses the audit events of this proxy: an operator has to enrol it anew")]
+    Contradicted,
     #[error("the audit spool cannot be opened: {0}")]
     Open(String),
     #[error("the audit spool {} is in use by another proxy: each needs a `state_dir` of its own", .0.display())]
     InUse(PathBuf),
 }
 
+/// What the backend says of the chain that is kept here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Chain {
+    /// Nothing against it.
+    Good,
+    /// It begins anew, though this proxy has run before: not good until the backend takes it.
+    Unconfirmed,
+    /// It contradicts the one that the backend has: an operator has to act.
+    Contradicted,
+}
+
 struct Append {
     events: Vec<Event>,
+    /// Whether an action follows, which a restart has to find here.
+    before_action: bool,
     /// Not an event of the chain: kept as what opened its call, in case nothing closes it.
     opening: Option<Event>,
     done: Option<oneshot::Sender<Result<u64, SpoolError>>>,
@@ -67,6 +92,7 @@ pub struct Spool {
     store: Store,
     events_max: u64,
     failures: Arc<AtomicU64>,
+    chain: Arc<AtomicU8>,
 }
 
 impl Spool {
@@ -92,42 +118,64 @@ impl Spool {
             .name("spool".to_owned())
             .spawn(move || writer.run(incoming))
             .map_err(|e| SpoolError::Open(e.to_string()))?;
-        Ok(Self { queue, standing, store, events_max, failures })
+        Ok(Self { queue, standing, store, events_max, failures, chain: Arc::default() })
     }
 
     /// Stores events that come before an action: refused when the spool is full. Returns the number of
     /// the last of them once they are stored.
     pub async fn append(&self, events: Vec<Event>) -> Result<u64, SpoolError> {
-        if self.standing.borrow().depth() >= self.events_max {
-            return Err(SpoolError::Full);
+        self.admit()?;
+        self.send(Append { events, before_action: true, opening: None, done: None }).await
+    }
+
+    /// Whether an action may follow on what is written now.
+    fn admit(&self) -> Result<(), SpoolError> {
+        match self.chain() {
+            Chain::Good => {}
+            Chain::Unconfirmed => return Err(SpoolError::Unconfirmed),
+            Chain::Contradicted => return Err(SpoolError::Contradicted),
         }
-        self.send(events, None).await
+        if self.standing.borrow().depth() >= self.events_max { Err(SpoolError::Full) } else { Ok(()) }
+    }
+
+    /// What the backend says of this chain.
+    #[must_use]
+    pub fn chain(&self) -> Chain {
+        match self.chain.load(Ordering::Relaxed) {
+            0 => Chain::Good,
+            1 => Chain::Unconfirmed,
+            _ => Chain::Contradicted,
+        }
+    }
+
+    /// The backend has said something about this chain; whether that is new.
+    pub fn set_chain(&self, chain: Chain) -> bool {
+        self.chain.swap(chain as u8, Ordering::Relaxed) != chain as u8
     }
 
     /// As [`Spool::append`], with a note of what is about to be done at the backend: should this process
     /// end before the call does, the next one closes the call as opened by `opening`.
     pub async fn append_opening(&self, events: Vec<Event>, opening: Event) -> Result<u64, SpoolError> {
-        if self.standing.borrow().depth() >= self.events_max {
-            return Err(SpoolError::Full);
-        }
-        self.send(events, Some(opening)).await
+        self.admit()?;
+        self.send(Append { events, before_action: true, opening: Some(opening), done: None }).await
     }
 
     /// Stores events of what has happened already: never refused for lack of room.
     pub async fn append_outcome(&self, event: Event) -> Result<u64, SpoolError> {
-        self.send(vec![event], None).await
+        self.send(Append { events: vec![event], before_action: false, opening: None, done: None }).await
     }
 
     /// As [`Spool::append_outcome`], from where one cannot wait (a destructor).
     pub fn append_later(&self, event: Event) {
         // The receiver lives as long as the writer thread, which ends after the last sender.
-        let _ = self.queue.send(Append { events: vec![event], opening: None, done: None });
+        let _ =
+            self.queue.send(Append { events: vec![event], before_action: false, opening: None, done: None });
     }
 
-    async fn send(&self, events: Vec<Event>, opening: Option<Event>) -> Result<u64, SpoolError> {
+    async fn send(&self, append: Append) -> Result<u64, SpoolError> {
         let (done, answer) = oneshot::channel();
         let gone = || SpoolError::Unwritable("its writer has stopped".to_owned());
-        self.queue.send(Append { events, opening, done: Some(done) }).map_err(|_| gone())?;
+        self.queue.send(Append { done: Some(done), ..append }).map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
@@ -143,10 +191,10 @@ impl Spool {
         self.standing.subscribe()
     }
 
-    /// Whether the last write failed.
+    /// Whether the last write failed, or the next one would.
     #[must_use]
     pub fn is_failing(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) > 0
+        self.failures.load(Ordering::Relaxed) > 0 || !self.store.files.are_there()
     }
 
     /// Age in seconds of the oldest event that the backend does not have; 0 when it has all.
@@ -216,6 +264,16 @@ impl Writer {
     }
 
     fn write(&self, mut appends: Vec<Append>) {
+        if !self.store.files.are_there() {
+            tracing::error!("the files of the audit spool are gone: calls are refused");
+            // What has happened is still told to the backend, if it can be before this process ends.
+            for refused in appends.extract_if(.., |a| a.before_action) {
+                refused.done.map(|done| done.send(Err(SpoolError::Gone)));
+            }
+        }
+        if appends.is_empty() {
+            return;
+        }
         let written = self.write_batch(&mut appends);
         match &written {
             Ok(_) => self.failures.store(0, Ordering::Relaxed),
@@ -269,103 +327,5 @@ impl Writer {
         let Some(txn) = &event.txn else { return Ok(()) };
         batch.insert(&self.store.open, txn.as_bytes(), serde_json::to_vec(event).map_err(unwritable)?);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::event;
-    use oakallow_policy::audit::EventData;
-
-    fn event(kind: EventType, txn: &str) -> Event {
-        event::plain(kind, Some(txn.to_owned()), EventData::default())
-    }
-
-    fn open(directory: &Path, events_max: u64) -> Spool {
-        Spool::open(directory, "proxy/prx_1", Durability::Process, events_max).unwrap()
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn events_survive_as_one_chain_and_open_calls_are_known() {
-        let directory = tempfile::tempdir().unwrap();
-        let spool = open(directory.path(), 100);
-        for txn in ["txn_a", "txn_b"] {
-            spool
-                .append(vec![event(EventType::CallDecided, txn), event(EventType::CallForwarded, txn)])
-                .await
-                .unwrap();
-        }
-        spool.append_outcome(event(EventType::CallCompleted, "txn_a")).await.unwrap();
-        let mut head = Head::default();
-        for chained in spool.unacknowledged(100, 1 << 20).unwrap() {
-            head = chained.follow("proxy/prx_1", &head).unwrap();
-        }
-        assert_eq!((head.seq, &head), (5, &spool.standing().head));
-        // A second reader of the same store sees what a restart would: no flush was asked for.
-        let left = spool.store.open_calls().unwrap();
-        assert_eq!(left.len(), 1);
-        let closing = event::closing(left.into_iter().next().unwrap().1);
-        assert_eq!((closing.kind, closing.txn.as_deref()), (EventType::CallUnknown, Some("txn_b")));
-        spool.append_outcome(closing).await.unwrap();
-        assert!(spool.open_calls().unwrap().is_empty());
-        assert_eq!(spool.store.standing().unwrap().head, spool.standing().head);
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_full_spool_refuses_actions_and_takes_outcomes() {
-        let directory = tempfile::tempdir().unwrap();
-        let spool = open(directory.path(), 2);
-        let two = vec![event(EventType::CallDecided, "txn_a"), event(EventType::CallForwarded, "txn_a")];
-        spool.append(two).await.unwrap();
-        let refused = spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await;
-        assert_eq!(refused, Err(SpoolError::Full));
-        let in_an_hour = crate::clock::now_ms() + 3_600_000;
-        assert!((3_600..3_660).contains(&spool.oldest_age_s(in_an_hour)));
-        assert!(spool.bytes() > 0);
-        assert_eq!(spool.append_outcome(event(EventType::CallCompleted, "txn_a")).await, Ok(3));
-        spool.acknowledge(3).unwrap();
-        assert_eq!(spool.standing().depth(), 0);
-        assert!(spool.unacknowledged(10, 1 << 20).unwrap().is_empty());
-        assert_eq!(spool.oldest_age_s(in_an_hour), 0);
-        spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await.unwrap();
-        assert_eq!(spool.unacknowledged(10, 1 << 20).unwrap().first().map(|e| e.seq), Some(4));
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn what_was_about_to_be_done_closes_the_call_and_is_no_event() {
-        let directory = tempfile::tempdir().unwrap();
-        let spool = open(directory.path(), 100);
-        let opening = |txn| event(EventType::ApprovalConsumed, txn);
-        for txn in ["txn_a", "txn_b", "txn_c"] {
-            spool.append_opening(vec![event(EventType::CallHeld, txn)], opening(txn)).await.unwrap();
-        }
-        spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await.unwrap();
-        spool.append(vec![event(EventType::CallRefused, "txn_c")]).await.unwrap();
-        assert_eq!(spool.standing().head.seq, 5);
-        let closed =
-            spool.open_calls().unwrap().into_iter().map(|(txn, opened)| (txn, event::closing(opened)));
-        let closed: Vec<_> = closed.map(|(txn, event)| (txn, event.kind)).collect();
-        let expected = [("txn_a", EventType::CallNotForwarded), ("txn_b", EventType::CallUnknown)];
-        assert_eq!(closed, expected.map(|(txn, kind)| (txn.to_owned(), kind)));
-    }
-
-    #[test]
-    fn a_spool_has_one_proxy() {
-        let directory = tempfile::tempdir().unwrap();
-        let _first = open(directory.path(), 2);
-        let second = Spool::open(directory.path(), "proxy/prx_1", Durability::Process, 2).err();
-        assert_eq!(second, Some(SpoolError::InUse(directory.path().to_owned())));
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn what_is_read_at_once_is_bounded_and_never_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        let spool = open(directory.path(), 100);
-        let events = (0..10).map(|n| event(EventType::CallDecided, &format!("txn_{n}"))).collect();
-        spool.append(events).await.unwrap();
-        let bytes = serde_json::to_vec(&spool.unacknowledged(1, 0).unwrap()).unwrap().len();
-        assert_eq!(spool.unacknowledged(4, 1 << 20).unwrap().len(), 4);
-        assert_eq!(spool.unacknowledged(100, 3 * bytes).unwrap().len(), 3);
     }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use oakallow_policy::audit::{Chained, Event, Head};
 
+use super::files::Files;
 use super::{SpoolError, Standing};
 use crate::config::Durability;
 
@@ -18,6 +19,7 @@ pub(super) struct Store {
     pub(super) open: Keyspace,
     pub(super) meta: Keyspace,
     pub(super) persist: PersistMode,
+    pub(super) files: Files,
 }
 
 impl Store {
@@ -36,6 +38,7 @@ impl Store {
                 Durability::Process => PersistMode::Buffer,
                 Durability::Power => PersistMode::SyncData,
             },
+            files: Files::of(directory),
             db,
         })
     }

@@ -14,6 +14,7 @@ mod differentials;
 mod disk;
 mod framing;
 mod lists;
+mod lost;
 mod outage;
 mod record;
 mod release;

@@ -139,6 +139,11 @@ impl Backend {
         self.script.consumers.lock().unwrap().clone()
     }
 
+    /// As if it had never taken an event.
+    pub(crate) fn forget_audit(&self) {
+        self.script.audit.lock().unwrap().clear();
+    }
+
     /// The audit events that it took.
     pub(crate) fn audit(&self) -> Vec<Chained> {
         self.script.audit.lock().unwrap().clone()
@@ -262,6 +267,12 @@ async fn consume(
     }
 }
 
+fn conflict(code: &str) -> Response {
+    let problem =
+        json!({"type": "about:blank", "title": "Conflict", "status": 409, "code": code, "detail": "no"});
+    (StatusCode::CONFLICT, Json(problem)).into_response()
+}
+
 fn consumed(script: &Script, id: String, request: ConsumeRequest) -> Response {
     let mut consumers = script.consumers.lock().unwrap();
     let again = consumers.first() == Some(&request.txn);
@@ -270,10 +281,7 @@ fn consumed(script: &Script, id: String, request: ConsumeRequest) -> Response {
     let found = approvals.iter_mut().find(|(_, state)| state.id == id);
     let free = |s: &ApprovalState| s.status == ApprovalStatus::Approved || again;
     let Some((fingerprint, state)) = found.filter(|(_, s)| free(s)) else {
-        let problem = json!({
-            "type": "about:blank", "title": "Conflict", "status": 409, "code": "not_approved", "detail": "no",
-        });
-        return (StatusCode::CONFLICT, Json(problem)).into_response();
+        return conflict("not_approved");
     };
     state.status = ApprovalStatus::Consumed;
     Json(Consumption { approval_id: id, fingerprint: *fingerprint, txn: request.txn }).into_response()
@@ -292,6 +300,10 @@ async fn audit(State(script): Told, Json(batch): Json<AuditBatch>) -> Response {
     }
     let mut taken = script.audit.lock().unwrap();
     let have = taken.last().map_or(0, |event| event.seq);
+    let another = |e: &&Chained| taken.iter().any(|known| known.seq == e.seq && known.event.id != e.event.id);
+    if batch.events.iter().find(another).is_some() {
+        return conflict("audit_chain_broken");
+    }
     taken.extend(batch.events.into_iter().filter(|event| event.seq > have));
     Json(AuditAck { acknowledged_seq: taken.last().map_or(0, |event| event.seq) }).into_response()
 }

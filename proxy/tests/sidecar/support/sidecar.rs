@@ -45,8 +45,16 @@ impl Sidecar {
     }
 
     /// Ends the proxy in good order, and starts it again over the same state.
-    pub(crate) async fn restart(mut self) -> Self {
+    pub(crate) async fn restart(self) -> Self {
+        self.restart_without_spool(false).await
+    }
+
+    /// The same; the spool may be lost in between.
+    pub(crate) async fn restart_without_spool(mut self, lost: bool) -> Self {
         self.proxy.shutdown().await;
+        if lost {
+            lose_spool(&self.dir);
+        }
         let config = || config(self.dir.path(), &self.backend.url, &self.upstream.url, &self.more);
         // The spool is free when the last connection of the old proxy has ended.
         self.proxy =
@@ -56,6 +64,17 @@ impl Sidecar {
             })
             .await;
         self
+    }
+
+    /// Removes the spool under the running proxy.
+    pub(crate) fn lose_spool(&self) {
+        lose_spool(&self.dir);
+    }
+
+    /// What `/readyz` says.
+    pub(crate) async fn ready(&self) -> (u16, String) {
+        let answer = client().get(format!("http://{}/readyz", self.proxy.ops)).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
     }
 
     /// A call of a tool.
@@ -76,6 +95,10 @@ impl Sidecar {
         let text = client().get(format!("http://{}/metrics", self.proxy.ops)).send().await.unwrap();
         metric(&text.text().await.unwrap(), name)
     }
+}
+
+fn lose_spool(dir: &TempDir) {
+    std::fs::remove_dir_all(dir.path().join("state/spool")).expect("it is there");
 }
 
 /// The sum of a metric's series in the Prometheus text format.

@@ -1,0 +1,139 @@
+//! What is kept, and when nothing more is taken.
+
+use super::*;
+use crate::event;
+use oakallow_policy::audit::EventData;
+
+fn event(kind: EventType, txn: &str) -> Event {
+    event::plain(kind, Some(txn.to_owned()), EventData::default())
+}
+
+fn open(directory: &Path, events_max: u64) -> Spool {
+    Spool::open(directory, "proxy/prx_1", Durability::Process, events_max).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_survive_as_one_chain_and_open_calls_are_known() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = open(directory.path(), 100);
+    for txn in ["txn_a", "txn_b"] {
+        spool
+            .append(vec![event(EventType::CallDecided, txn), event(EventType::CallForwarded, txn)])
+            .await
+            .unwrap();
+    }
+    spool.append_outcome(event(EventType::CallCompleted, "txn_a")).await.unwrap();
+    let mut head = Head::default();
+    for chained in spool.unacknowledged(100, 1 << 20).unwrap() {
+        head = chained.follow("proxy/prx_1", &head).unwrap();
+    }
+    assert_eq!((head.seq, &head), (5, &spool.standing().head));
+    // A second reader of the same store sees what a restart would: no flush was asked for.
+    let left = spool.store.open_calls().unwrap();
+    assert_eq!(left.len(), 1);
+    let closing = event::closing(left.into_iter().next().unwrap().1);
+    assert_eq!((closing.kind, closing.txn.as_deref()), (EventType::CallUnknown, Some("txn_b")));
+    spool.append_outcome(closing).await.unwrap();
+    assert!(spool.open_calls().unwrap().is_empty());
+    assert_eq!(spool.store.standing().unwrap().head, spool.standing().head);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_spool_refuses_actions_and_takes_outcomes() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = open(directory.path(), 2);
+    let two = vec![event(EventType::CallDecided, "txn_a"), event(EventType::CallForwarded, "txn_a")];
+    spool.append(two).await.unwrap();
+    let refused = spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await;
+    assert_eq!(refused, Err(SpoolError::Full));
+    let in_an_hour = crate::clock::now_ms() + 3_600_000;
+    assert!((3_600..3_660).contains(&spool.oldest_age_s(in_an_hour)));
+    assert!(spool.bytes() > 0);
+    assert_eq!(spool.append_outcome(event(EventType::CallCompleted, "txn_a")).await, Ok(3));
+    spool.acknowledge(3).unwrap();
+    assert_eq!(spool.standing().depth(), 0);
+    assert!(spool.unacknowledged(10, 1 << 20).unwrap().is_empty());
+    assert_eq!(spool.oldest_age_s(in_an_hour), 0);
+    spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await.unwrap();
+    assert_eq!(spool.unacknowledged(10, 1 << 20).unwrap().first().map(|e| e.seq), Some(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_about_to_be_done_closes_the_call_and_is_no_event() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = open(directory.path(), 100);
+    let opening = |txn| event(EventType::ApprovalConsumed, txn);
+    for txn in ["txn_a", "txn_b", "txn_c"] {
+        spool.append_opening(vec![event(EventType::CallHeld, txn)], opening(txn)).await.unwrap();
+    }
+    spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await.unwrap();
+    spool.append(vec![event(EventType::CallRefused, "txn_c")]).await.unwrap();
+    assert_eq!(spool.standing().head.seq, 5);
+    let closed = spool.open_calls().unwrap().into_iter().map(|(txn, opened)| (txn, event::closing(opened)));
+    let closed: Vec<_> = closed.map(|(txn, event)| (txn, event.kind)).collect();
+    let expected = [("txn_a", EventType::CallNotForwarded), ("txn_b", EventType::CallUnknown)];
+    assert_eq!(closed, expected.map(|(txn, kind)| (txn.to_owned(), kind)));
+}
+
+#[test]
+fn a_spool_has_one_proxy() {
+    let directory = tempfile::tempdir().unwrap();
+    let _first = open(directory.path(), 2);
+    let second = Spool::open(directory.path(), "proxy/prx_1", Durability::Process, 2).err();
+    assert_eq!(second, Some(SpoolError::InUse(directory.path().to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_at_once_is_bounded_and_never_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = open(directory.path(), 100);
+    let events = (0..10).map(|n| event(EventType::CallDecided, &format!("txn_{n}"))).collect();
+    spool.append(events).await.unwrap();
+    let bytes = serde_json::to_vec(&spool.unacknowledged(1, 0).unwrap()).unwrap().len();
+    assert_eq!(spool.unacknowledged(4, 1 << 20).unwrap().len(), 4);
+    assert_eq!(spool.unacknowledged(100, 3 * bytes).unwrap().len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_whose_files_are_gone_takes_no_action_and_what_has_happened_still_goes_out() {
+    for remove in [
+        (|at: &Path| std::fs::remove_dir_all(at).unwrap()) as fn(&Path),
+        |at| std::fs::rename(at, at.with_extension("old")).unwrap(),
+        |at| {
+            // Something else in its place.
+            std::fs::remove_dir_all(at).unwrap();
+            std::fs::create_dir(at).unwrap();
+            std::fs::write(at.join("lock"), "").unwrap();
+            std::fs::write(at.join("0.jnl"), "").unwrap();
+        },
+        |at| std::fs::remove_file(at.join("0.jnl")).unwrap(),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let spool = open(&directory.path().join("spool"), 100);
+        spool.append(vec![event(EventType::CallForwarded, "txn_a")]).await.unwrap();
+        assert!(!spool.is_failing());
+        remove(&directory.path().join("spool"));
+        assert!(spool.is_failing());
+        let refused = spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await;
+        assert!(matches!(refused, Err(SpoolError::Gone)), "{refused:?}");
+        assert_eq!(spool.append_outcome(event(EventType::CallCompleted, "txn_a")).await, Ok(2));
+        assert_eq!(spool.unacknowledged(10, 1 << 20).unwrap().len(), 2);
+        assert!(spool.is_failing());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_in_doubt_takes_no_action_until_the_backend_has_taken_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = open(directory.path(), 100);
+    let act = async || spool.append(vec![event(EventType::CallForwarded, "txn_a")]).await;
+    for (standing, error) in
+        [(Chain::Unconfirmed, SpoolError::Unconfirmed), (Chain::Contradicted, SpoolError::Contradicted)]
+    {
+        spool.set_chain(standing);
+        assert_eq!(act().await, Err(error));
+        assert!(spool.append_outcome(event(EventType::ProxyStarted, "txn_b")).await.is_ok());
+    }
+    spool.set_chain(Chain::Good);
+    assert!(act().await.is_ok());
+}
