@@ -10,6 +10,7 @@ use pingora::apps::{HttpServerOptions, ServerApp as _};
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -36,6 +37,9 @@ const DRAIN_MAX: Duration = Duration::from_secs(25);
 const SHIP_MAX: Duration = Duration::from_secs(2);
 /// How long an idle HTTP/2 connection is kept.
 const H2_IDLE: Duration = Duration::from_secs(75);
+
+/// Linux on x86, ARM and RISC-V, macOS, the BSDs.
+const SIGXFSZ: i32 = 25;
 
 /// Why the proxy does not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +82,9 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         let what = what.to_owned();
         move |problem| StartError::Io { what, problem }
     };
+    // Stays in place for the life of the process: a write beyond the limit on a file's size then fails,
+    // and the call is refused, where by default the process would be killed.
+    let _ = signal(SignalKind::from_raw(SIGXFSZ)).map_err(io("the signal SIGXFSZ"))?;
     private_directory(&config).map_err(io("the state directory"))?;
     let listeners = [config.data, config.ops, config.admin];
     let app = build(config).await?;
