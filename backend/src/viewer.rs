@@ -55,7 +55,16 @@ impl Viewer {
     /// Narrows a list to what [`Viewer::may_see`] lets through.
     pub(crate) fn narrow(&self, filter: &mut Filter) -> Result<(), ApiError> {
         let Self::Key(credential) = self else { return Ok(()) };
-        credential.require(&[KeyKind::Standard, KeyKind::Agent, KeyKind::Approver], "Reading approvals")?;
+        if !matches!(credential.kind(), KeyKind::Standard | KeyKind::Agent | KeyKind::Approver) {
+            return Err(ApiError::forbidden(
+                "wrong_credential",
+                format!(
+                    "All approvals are listed to an approver key (oak_appr_…) and to signed-in people, those of \
+                     one caller to its own standard or agent key; this is a {} key.",
+                    credential.kind().as_str()
+                ),
+            ));
+        }
         if credential.kind() != KeyKind::Approver {
             filter.principal = Some(credential.principal_name()?);
             filter.within = credential.tenants().map(<[Name]>::to_vec);

@@ -159,6 +159,21 @@ async fn a_second_rule_with_the_same_selector_is_409_and_names_the_first() {
 }
 
 #[tokio::test]
+async fn a_rule_for_a_tool_that_nobody_registered_is_taken_with_a_warning() {
+    let backend = Backend::start().await;
+    let admin = backend.org("demo").await;
+    admin.seed().await;
+    let rule = |tool: &str| json!({"tool_name": tool, "permission": "allowed"});
+    let added = admin.post("/v1/rules", rule("restart_servce")).await.created();
+    let warnings = added["warnings"].as_array().unwrap();
+    assert!(warnings.len() == 1 && warnings[0].as_str().unwrap().contains("`restart_servce`"), "{added}");
+    assert_eq!(added["tool_name"], "restart_servce");
+    for quiet in [rule("restart_service"), json!({"permission": "requires_approval"})] {
+        assert!(admin.post("/v1/rules", quiet).await.created().get("warnings").is_none());
+    }
+}
+
+#[tokio::test]
 async fn replacing_a_scope_is_all_or_nothing_and_keeps_ids() {
     let backend = Backend::start().await;
     let admin = backend.org("demo").await;

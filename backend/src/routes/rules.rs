@@ -25,7 +25,7 @@ use crate::record::Change;
 use crate::routes::permissions::CallFields;
 use crate::state::App;
 use crate::store::rules::{self, Scope, Stored};
-use crate::store::{StoreError, Write};
+use crate::store::{self, StoreError, Write, tools};
 
 #[derive(Serialize)]
 pub(crate) struct Shown {
@@ -48,12 +48,22 @@ impl From<Stored> for Shown {
     }
 }
 
+/// A new rule, and what whoever wrote it may want to know.
+#[derive(Serialize)]
+pub(crate) struct Added {
+    #[serde(flatten)]
+    shown: Shown,
+    /// Sentences.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
+}
+
 /// `POST /v1/rules`; 409 names the rule that has the same scope and selector.
 pub(crate) async fn create(
     State(app): State<Arc<App>>,
     Management(who): Management,
     Body(rule): Body<Rule>,
-) -> Result<Created<Shown>, ApiError> {
+) -> Result<Created<Added>, ApiError> {
     refuse_own_id(&rule, "")?;
     check_guardrail(&rule, "")?;
     let now = app.now();
@@ -64,8 +74,24 @@ pub(crate) async fn create(
     }
     refuse_duplicate(&mut write, who.org(), &stored).await?;
     rules::insert(&mut write, who.org(), &stored).await?;
+    let warnings = unregistered(&mut write, who.org(), &stored.rule).await?.into_iter().collect();
     changed(&app, write, &who, (EventType::RuleCreated, &stored.rule)).await?;
-    Ok(created(stored.into()))
+    Ok(created(Added { shown: stored.into(), warnings }))
+}
+
+/// A rule may come before its tool; a misspelt one looks the same.
+async fn unregistered(
+    db: &mut SqliteConnection,
+    org: &Name,
+    rule: &Rule,
+) -> Result<Option<String>, StoreError> {
+    let Some(tool) = &rule.tool else { return Ok(None) };
+    let found = store::one::<tools::Stored>(db, org, tool).await?;
+    if found.is_some_and(|t| t.status == tools::Status::Active) {
+        return Ok(None);
+    }
+    let names = "applies to nothing until a tool of that name is registered";
+    Ok(Some(format!("No tool `{tool}` is registered: this rule {names}.")))
 }
 
 fn with_id(app: &App, rule: Rule, now: UnixMs) -> Result<Stored, ApiError> {

@@ -342,3 +342,16 @@ async fn the_stream_tells_of_each_change_and_resumes() {
         text.push_str(std::str::from_utf8(&resumed.chunk().await.unwrap().unwrap()).unwrap());
     }
 }
+
+#[tokio::test]
+async fn who_may_not_list_approvals_is_told_who_may() {
+    let stack = start().await;
+    for (key, kind) in [(&stack.management, "management"), (&stack.tool, "tool")] {
+        for path in ["/v1/approvals", "/v1/approvals/events"] {
+            let (status, problem) = stack.get(key, path).await;
+            assert_eq!((status, &problem["code"]), (403, &json!("wrong_credential")), "{problem}");
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(detail.contains("oak_appr_") && detail.contains(&format!("a {kind} key")), "{detail}");
+        }
+    }
+}
