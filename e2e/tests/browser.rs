@@ -32,3 +32,68 @@ async fn a_held_call_appears_by_itself_and_completes_when_approve_is_pressed() {
     let refused = form.send().await;
     assert!(refused.status >= 400, "{refused:#?}");
 }
+
+#[tokio::test]
+async fn hands_that_are_not_where_the_eyes_are_decide_nothing() {
+    let stack = Stack::start().await;
+    let browser = Script::start(
+        "hands_in_browser.mjs",
+        &[
+            ("DASHBOARD", stack.env("OAKALLOW_DASHBOARD")),
+            ("BACKEND", stack.env("OAKALLOW_BACKEND")),
+            ("AGENT_KEY", stack.env("OAKALLOW_GLOBEX_KEY")),
+            ("APPROVER_KEY", stack.env("OAKALLOW_APPROVER_KEY")),
+        ],
+    );
+    let steps = browser.end().await;
+
+    let stray = &steps["stray"];
+    assert_eq!(stray["others"], json!(["pending", "pending"]), "typing on decided another call: {stray:#}");
+    assert_eq!((&stray["kept"], &stray["selected"]), (&json!("approved by you"), &json!(0)));
+    let news =
+        format!("Reference {} (restart_service) was approved by", stray["reference"].as_str().unwrap());
+    assert!(stray["told"].as_str().unwrap().contains(&news), "{stray:#}");
+
+    let denied = &steps["denied"];
+    assert_eq!(denied["wanted"], "Say why: a denial needs a note.");
+    assert_eq!((&denied["note"], &denied["gone"]), (&json!("note"), &json!(true)), "{denied:#}");
+    assert_eq!(denied["again"], json!({"focused": "no", "status": "pending"}), "`d` only goes to the note");
+    assert_eq!(denied["status"], "denied");
+
+    assert_eq!(steps["approved"]["offered"], json!({"focused": "approved", "status": "pending"}));
+    assert_eq!(steps["approved"]["status"], "approved");
+
+    let confirmed = &steps["confirmed"];
+    assert!(
+        confirmed["question"].as_str().unwrap().starts_with("Approve a high-risk call?"),
+        "{confirmed:#}"
+    );
+    assert_eq!((&confirmed["hasty"], &confirmed["back"]), (&json!("pending"), &json!(true)));
+    assert_eq!(confirmed["status"], "approved");
+    assert_eq!(steps["quiet"]["noise"], json!([]), "the page's own policy blocks nothing of its own");
+}
+
+#[tokio::test]
+async fn what_is_long_can_be_decided_and_nothing_stays_after_the_session() {
+    let stack = Stack::start().await;
+    let browser = Script::start(
+        "reader_in_browser.mjs",
+        &[
+            ("DASHBOARD", stack.env("OAKALLOW_DASHBOARD")),
+            ("BACKEND", stack.env("OAKALLOW_BACKEND")),
+            ("AGENT_KEY", stack.env("OAKALLOW_GLOBEX_KEY")),
+            ("APPROVER_KEY", stack.env("OAKALLOW_APPROVER_KEY")),
+        ],
+    );
+    let steps = browser.end().await;
+    let read = &steps["read"];
+    assert_eq!(read["inView"], true, "the buttons of a long card are out of sight");
+    assert!(read["size"].as_str().unwrap().ends_with(" kB, 1,000 values"), "{read:#}");
+    assert_eq!((&read["broken"], &read["hints"]), (&json!([]), &json!([true, false])), "{read:#}");
+
+    let out = &steps["out"];
+    assert_eq!(out["left"]["buttons"], 0, "{out:#}");
+    let left = out["left"]["text"].as_str().unwrap();
+    assert!(left.contains("oakallow backend login-link") && !left.contains("item 1"), "{left}");
+    assert!(out["link"].as_str().unwrap().starts_with("This link was used already"), "{out:#}");
+}

@@ -32,11 +32,6 @@ export function askAgain(form, open) {
 function decides(form, card, event) {
   const button = event.submitter;
   if (!button?.value || form.dataset.busy || card.matches(".settled")) return false;
-  const now = performance.now();
-  if (now - movedAt < SEE_MS) {
-    problem(card, "The list has just moved, nothing was decided: press again.");
-    return false;
-  }
   if (button.value === "denied") {
     const note = form.elements.namedItem("note");
     if (note.value.trim()) return true;
@@ -45,7 +40,7 @@ function decides(form, card, event) {
     return false;
   }
   if (!form.querySelector(".confirm")) return true;
-  if (button.closest(".confirm")) return now - Number(form.dataset.askedAt) >= SEE_MS;
+  if (button.closest(".confirm")) return performance.now() - Number(form.dataset.askedAt) >= SEE_MS;
   askAgain(form, true);
   form.querySelector(".confirm button.approve").focus();
   return false;
@@ -76,6 +71,7 @@ document.addEventListener("submit", async (event) => {
   problem(card, "");
   const wrong = await send(form, new URLSearchParams(new FormData(form, event.submitter)));
   delete form.dataset.busy;
+  if (!wrong) card.dataset.mine = "1";
   problem(card, wrong);
   askAgain(form, false);
   // The page of one call's arguments has done its work.
@@ -83,9 +79,19 @@ document.addEventListener("submit", async (event) => {
   document.dispatchEvent(new Event("oakallow:decided"));
 });
 
+// A click on what has just come under the pointer was meant for what was there before.
+document.addEventListener("click", (event) => {
+  const form = event.target.closest("form.decide");
+  const byPointer = event.detail > 0;
+  if (!form || !byPointer || performance.now() - movedAt >= SEE_MS || !event.target.closest("button[value]")) return;
+  event.preventDefault();
+  problem(form.closest(".card"), "The list has just moved, nothing was decided: press again.");
+}, true);
+
 document.addEventListener("click", (event) => {
   const back = event.target.closest("button.back");
-  if (!back) return;
+  // The second half of a double click was for the button that was here before.
+  if (!back || event.detail > 1) return;
   const form = back.closest("form");
   askAgain(form, false);
   form.querySelector(".choose button.approve").focus();

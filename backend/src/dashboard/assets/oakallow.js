@@ -20,7 +20,8 @@ function tell(text, seen = true) {
   line.textContent = text;
   line.classList.toggle("heard", !seen);
   news.append(line);
-  while (news.children.length > NEWS_MAX) news.firstElementChild.remove();
+  const shown = [...news.querySelectorAll("p:not(.heard)")];
+  shown.slice(0, -NEWS_MAX).forEach((old) => old.remove());
   setTimeout(() => line.remove(), NEWS_MS);
 }
 
@@ -40,7 +41,9 @@ async function outcome(card) {
 
 // Nothing can be decided in it any more. It stays where it is until the focus has left it.
 function settle(card, became) {
-  if (!became.endsWith(" by you")) hush();
+  // Decided here: nobody is taken by surprise.
+  const mine = "mine" in card.dataset;
+  if (!mine) hush();
   const focused = card.contains(document.activeElement) ? document.activeElement : null;
   // A disabled button would drop the focus, and what is typed next would go anywhere.
   if (focused?.matches("button")) card.focus({ preventScroll: true });
@@ -53,7 +56,7 @@ function settle(card, became) {
     form.elements.namedItem("note").readOnly = true;
     if (card.querySelector(".problem").textContent.startsWith("Say why")) problem(card, "");
   }
-  tell(`Reference ${card.dataset.reference} (${card.dataset.tool}) was ${became}.`);
+  tell(`Reference ${card.dataset.reference} (${card.dataset.tool}) was ${became}.`, !mine);
 }
 
 let pressed = false;
