@@ -53,23 +53,34 @@ impl Script {
     }
 }
 
-/// `server-everything` of the MCP project, on loopback only.
-pub struct Everything {
-    /// Its MCP endpoint.
+/// An MCP server, on loopback only.
+pub struct Server {
+    /// Where it is; its MCP endpoint is `/mcp` there.
     pub url: String,
     _process: Process,
     _scratch: Scratch,
 }
 
-impl Everything {
-    /// Starts it.
-    pub async fn start() -> Self {
-        let scratch = Scratch::new();
+impl Server {
+    /// `server-everything` of the MCP project.
+    pub async fn everything() -> Self {
         let mut command = node();
         command.arg("--import").arg(clients().join("loopback.mjs"));
         command.arg(clients().join("node_modules/@modelcontextprotocol/server-everything/dist/index.js"));
         command.arg("streamableHttp").env("PORT", "0");
-        let mut process = Process::spawn("server-everything", command, scratch.path());
+        Self::start("server-everything", command).await
+    }
+
+    /// Ours, which has what the conformance suite asks for.
+    pub async fn fixture() -> Self {
+        let mut command = node();
+        command.arg(clients().join("fixture/server.mjs"));
+        Self::start("fixture", command).await
+    }
+
+    async fn start(name: &str, command: Command) -> Self {
+        let scratch = Scratch::new();
+        let mut process = Process::spawn(name, command, scratch.path());
         let port = process.until("its port", |all| {
             let line = all.lines().find_map(|line| line.strip_prefix("loopback port "))?;
             line.trim().parse::<u16>().ok()
@@ -79,7 +90,7 @@ impl Everything {
     }
 }
 
-fn clients() -> PathBuf {
+pub(crate) fn clients() -> PathBuf {
     repository().join("e2e/clients")
 }
 
@@ -98,7 +109,7 @@ fn interpreter(file: &str) -> Command {
 }
 
 /// The Node that `scripts/setup check` put into the cache, else the system's.
-fn node() -> Command {
+pub(crate) fn node() -> Command {
     let installed = clients().join("node_modules/jose");
     assert!(installed.is_dir(), "there is no {}: run scripts/setup check", installed.display());
     let ours = std::fs::read_dir(cache()).into_iter().flatten().filter_map(Result::ok);

@@ -3,7 +3,7 @@
 //!
 //! In: processes ([`process`], [`stack`], [`proxy`]), an agent ([`agent`]), the people and scripts on the
 //! other side ([`control`]), a tool server that remembers what reached it ([`upstream`]), clients in other
-//! languages ([`clients`]), and the audit log as an auditor reads it ([`record`]). Out: anything that
+//! languages ([`clients`]), the MCP project's conformance suite ([`conformance`]), and the audit log as an auditor reads it ([`record`]). Out: anything that
 //! depends on how the product works inside; only `oakallow-policy` is shared, for names and chain checks.
 //!
 //! A failed expectation ends the test: the harness panics, and says what it waited for.
@@ -18,6 +18,7 @@
 
 pub mod agent;
 pub mod clients;
+pub mod conformance;
 pub mod control;
 pub mod process;
 pub mod proxy;

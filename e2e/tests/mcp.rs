@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "test code")]
 
-use oakallow_e2e::clients::{Everything, Script};
+use oakallow_e2e::clients::{Script, Server};
 use oakallow_e2e::proxy::{Proxy, Route};
 use oakallow_e2e::stack::Stack;
 use serde_json::{Value, json};
@@ -84,8 +84,8 @@ async fn the_second_typescript_sdk_without_sessions() {
 }
 
 /// `server-everything` behind a proxy of its own, three of its tools governed in three ways.
-async fn everything(stack: &Stack) -> (Everything, Proxy) {
-    let server = Everything::start().await;
+async fn everything(stack: &Stack) -> (Server, Proxy) {
+    let server = Server::everything().await;
     let control = stack.control();
     for (tool, permission) in [
         ("echo", "allowed"),
