@@ -14,6 +14,18 @@ use serde_json::json;
 /// The name under which the fixture's tools are registered.
 const AUDIENCE: &str = "fixture";
 
+/// What the suite calls to try tasks: an extension that no stock client speaks, and that the fixture lacks.
+const TASK_TOOLS: [&str; 8] = [
+    "confirm_delete",
+    "failing_job",
+    "greet",
+    "multi_input",
+    "protocol_error_job",
+    "rt",
+    "slow_compute",
+    "test_tool_with_task",
+];
+
 /// What is decided besides calls of tools.
 const METHODS: [&str; 4] =
     ["mcp:resources/read", "mcp:resources/subscribe", "mcp:resources/unsubscribe", "mcp:prompts/get"];
@@ -41,7 +53,7 @@ async fn the_proxy_changes_nothing(version: &str) {
     assert_eq!(difference(&direct, &proxied), Vec::<String>::new(), "directly | through the proxy");
 }
 
-/// Registers what the fixture has, as allowed.
+/// Registers what the fixture has, and what it is asked for, as allowed.
 async fn allow_all(control: &Control, server: &Server) {
     let meta = json!({
         "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -55,14 +67,14 @@ async fn allow_all(control: &Control, server: &Server) {
     let listed = request.send().await.expect(200).body;
     let listed = listed["result"]["tools"].as_array().expect("tools").iter();
     let names = listed.map(|tool| tool["name"].as_str().expect("a name"));
-    for name in names.chain(METHODS) {
+    for name in names.chain(METHODS).chain(TASK_TOOLS) {
         let tool =
             json!({"name": name, "audience": AUDIENCE, "risk_level": "low", "default_permission": "allowed"});
         control.create("/v1/tools", tool).await;
     }
 }
 
-/// Tasks are an extension that no stock client speaks, and that the fixture therefore lacks.
+/// What the fixture fails, tasks apart.
 fn failed(checks: &Checks) -> Vec<String> {
     let required = checks.iter().filter(|(scenario, _)| !scenario.starts_with("tasks-"));
     let failed = required.flat_map(|(scenario, checks)| {

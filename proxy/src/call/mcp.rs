@@ -1,5 +1,5 @@
 //! Calls that are JSON-RPC messages of the Model Context Protocol: read once, strictly, and sorted by a
-//! closed table of methods into what passes, what is decided, and what is refused.
+//! closed [table of methods](crate::call::methods) into what passes, what is decided, and what is refused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,13 @@ use oakallow_policy::id::Name;
 use oakallow_policy::strict_json;
 use serde_json::{Map, Value, json};
 
+use crate::call::era::Era;
+pub use crate::call::methods::Class;
+use crate::call::methods::classify;
 use crate::call::strict::{self, check_members};
 use crate::call::{IdentifiedCall, pointed, without_secrets};
 use crate::identity::Caller;
 use crate::policy::Snapshot;
-use crate::redact::is_secret;
 use crate::refusal::Refusal;
 use crate::route::Route;
 
@@ -36,18 +38,6 @@ const META_MEMBERS: [&str; 3] = ["progressToken", META_VERSION, META_CALL_ID];
 const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// The client's own name for a call: what `Idempotency-Key` is to plain HTTP.
 const META_CALL_ID: &str = "oakallow/call-id";
-
-/// Protocol plumbing: forwarded as it is.
-const PASSED: [&str; 8] = [
-    "initialize",
-    "ping",
-    "resources/list",
-    "resources/templates/list",
-    "prompts/list",
-    "logging/setLevel",
-    "completion/complete",
-    "server/discover",
-];
 
 /// A message that cannot be read, with its id if that much could be.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,33 +72,17 @@ pub struct Message {
     pub class: Class,
 }
 
-/// What is done with a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Class {
-    /// Forwarded.
-    Pass,
-    /// Forwarded; the list of tools in the answer is filtered.
-    List,
-    /// Decided, as a call of this tool on this resource.
-    Decide {
-        /// Its name, or `mcp:<method>`.
-        tool: String,
-        /// The URI or name that the method acts on.
-        resource: Option<String>,
-    },
-    /// Refused: no such method is known here.
-    Unknown,
-}
-
-/// Reads a body.
-pub fn read(bytes: &[u8]) -> Result<Body, Unread> {
+/// Reads a body that speaks this era.
+pub fn read(bytes: &[u8], era: Era) -> Result<Body, Unread> {
     let value = strict::parse(bytes).map_err(|e| unread(None, PARSE_ERROR, &e.to_string()))?;
     match value {
         Value::Array(items) if items.is_empty() || items.len() > BATCH_MAX => {
             Err(unread(None, INVALID_REQUEST, &format!("a batch has 1 to {BATCH_MAX} messages")))
         }
-        Value::Array(items) => items.into_iter().map(message).collect::<Result<_, _>>().map(Body::Batch),
-        one => message(one).map(Body::One),
+        Value::Array(items) => {
+            items.into_iter().map(|one| message(one, era)).collect::<Result<_, _>>().map(Body::Batch)
+        }
+        one => message(one, era).map(Body::One),
     }
 }
 
@@ -116,7 +90,7 @@ fn unread(id: Option<&Value>, code: i64, message: &str) -> Unread {
     Unread { id: id.cloned().unwrap_or(Value::Null), code, message: message.to_owned() }
 }
 
-fn message(value: Value) -> Result<Message, Unread> {
+fn message(value: Value, era: Era) -> Result<Message, Unread> {
     let Value::Object(mut members) = value else {
         return Err(unread(None, INVALID_REQUEST, "a message is a JSON object"));
     };
@@ -143,7 +117,8 @@ fn message(value: Value) -> Result<Message, Unread> {
         Some(_) => return Err(bad(INVALID_PARAMS, "`params` is a JSON object")),
     };
     check_params(&params).map_err(|problem| bad(INVALID_PARAMS, &problem))?;
-    let class = classify(&method, id.is_some(), &params).map_err(|problem| bad(INVALID_PARAMS, problem))?;
+    let asked = id.is_some().then_some(era);
+    let class = classify(&method, asked, &params).map_err(|problem| bad(INVALID_PARAMS, problem))?;
     Ok(Message { id, method: Some(method), params, class })
 }
 
@@ -157,43 +132,6 @@ fn check_params(params: &Map<String, Value>) -> Result<(), String> {
         None => Ok(()),
         Some(Value::Object(meta)) => strict_json::check_case(meta, META_MEMBERS).map_err(|e| e.to_string()),
         Some(_) => Err("`_meta` is a JSON object".to_owned()),
-    }
-}
-
-/// The table of methods. What is not in it is refused, whatever the tool server would make of it.
-fn classify(method: &str, is_request: bool, params: &Map<String, Value>) -> Result<Class, &'static str> {
-    if !is_request {
-        // A call without an id would run without an answer, and so without an outcome.
-        let known = method.starts_with("notifications/") && !is_secret(method);
-        return if known { Ok(Class::Pass) } else { Err("this method needs an `id`, or must not be named") };
-    }
-    let text = |member: &str| params.get(member).and_then(Value::as_str).map(str::to_owned);
-    let whole = |resource: Option<String>| Class::Decide { tool: format!("mcp:{method}"), resource };
-    match method {
-        "tools/list" => Ok(Class::List),
-        "tools/call" => match (text("name"), params.get("arguments")) {
-            (Some(tool), None | Some(Value::Object(_))) => Ok(Class::Decide { tool, resource: None }),
-            _ => Err("a call has a `name`, and `arguments` that are a JSON object"),
-        },
-        "resources/read" | "resources/subscribe" | "resources/unsubscribe" => {
-            text("uri").map(|uri| whole(Some(uri))).ok_or("this method needs a `uri`")
-        }
-        "prompts/get" => text("name").map(|name| whole(Some(name))).ok_or("this method needs a `name`"),
-        "subscriptions/listen" => {
-            listened(params).map(|uris| uris.map_or(Class::Pass, |uri| whole(Some(uri))))
-        }
-        passed if PASSED.contains(&passed) => Ok(Class::Pass),
-        _ => Ok(Class::Unknown),
-    }
-}
-
-/// The resource that a stream of changes is about; a stream about lists only names none.
-fn listened(params: &Map<String, Value>) -> Result<Option<String>, &'static str> {
-    let named = params.get("notifications").and_then(|n| n.get("resourceSubscriptions"));
-    match named.map(|uris| uris.as_array().map(Vec::as_slice)) {
-        None | Some(Some([])) => Ok(None),
-        Some(Some([Value::String(uri)])) => Ok(Some(uri.clone())),
-        Some(_) => Err("name one resource a stream: each is decided for itself"),
     }
 }
 
@@ -318,36 +256,9 @@ mod tests {
     use super::*;
 
     fn one(text: &str) -> Result<Message, Unread> {
-        match read(text.as_bytes())? {
+        match read(text.as_bytes(), Era::Sessions)? {
             Body::One(message) => Ok(message),
             Body::Batch(_) => panic!("a batch"),
-        }
-    }
-
-    fn class(method: &str, params: &Value) -> Class {
-        let text = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
-        one(&text).unwrap().class
-    }
-
-    fn decide(tool: &str, resource: Option<&str>) -> Class {
-        Class::Decide { tool: tool.to_owned(), resource: resource.map(str::to_owned) }
-    }
-
-    #[test]
-    fn the_table_of_methods_is_closed() {
-        assert_eq!(class("initialize", &json!({})), Class::Pass);
-        assert_eq!(class("tools/list", &json!({})), Class::List);
-        assert_eq!(class("tools/call", &json!({"name": "x"})), decide("x", None));
-        assert_eq!(
-            class("resources/read", &json!({"uri": "a://b"})),
-            decide("mcp:resources/read", Some("a://b"))
-        );
-        assert_eq!(class("prompts/get", &json!({"name": "p"})), decide("mcp:prompts/get", Some("p")));
-        assert_eq!(class("subscriptions/listen", &json!({})), Class::Pass);
-        let one = json!({"notifications": {"resourceSubscriptions": ["a://b"]}});
-        assert_eq!(class("subscriptions/listen", &one), decide("mcp:subscriptions/listen", Some("a://b")));
-        for unknown in ["tools/Call", "tasks/get", "rpc.discover", "notifications/x", ""] {
-            assert_eq!(class(unknown, &json!({})), Class::Unknown, "{unknown}");
         }
     }
 
@@ -372,7 +283,7 @@ mod tests {
             "7",
             "{",
         ] {
-            assert!(read(bad.as_bytes()).is_err(), "{bad} passed");
+            assert!(read(bad.as_bytes(), Era::Sessions).is_err(), "{bad} passed");
         }
     }
 

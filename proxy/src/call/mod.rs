@@ -1,7 +1,9 @@
 //! A call that a route has identified, whatever protocol it came by.
 
+pub mod era;
 pub mod http;
 pub mod mcp;
+pub mod methods;
 pub mod strict;
 
 use std::sync::Arc;

@@ -120,7 +120,7 @@ mod tests {
 
     fn message(method: &str) -> Message {
         let text = json!({"jsonrpc": "2.0", "id": "a", "method": method, "params": {"name": "drop", "uri": "x://y"}});
-        match read(text.to_string().as_bytes()).unwrap() {
+        match read(text.to_string().as_bytes(), Era::Sessions).unwrap() {
             Body::One(message) => message,
             Body::Batch(_) => panic!("a batch"),
         }

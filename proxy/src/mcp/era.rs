@@ -1,37 +1,19 @@
-//! Which era of the protocol a request speaks, and whether its headers say what its body says.
+//! Whether the headers of a request say what its body says, in the era that they name.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 
+pub(super) use crate::call::era::Era;
+use crate::call::era::STATELESS;
 use crate::call::mcp::Message;
 
-/// The first version without sessions.
-const STATELESS: &str = "2026-07-28";
 /// JSON-RPC code of a header that disagrees with the body (2026-07-28, streamable HTTP).
 pub(super) const HEADER_MISMATCH: i64 = -32_020;
 
 /// Fields that say one thing. Of two that stand there, readers take the first, the last, or both.
 const SINGULAR: [&str; 5] =
     ["mcp-session-id", "mcp-protocol-version", "mcp-method", "mcp-name", "last-event-id"];
-
-/// An era.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Era {
-    /// Up to 2025-11-25. Leaving is not a cancel.
-    Sessions,
-    /// From 2026-07-28. Leaving is a cancel.
-    Stateless,
-}
-
-impl Era {
-    /// By the version header; a version is a date, so later ones sort behind.
-    #[must_use]
-    pub(super) fn of(headers: &HeaderMap) -> Self {
-        let version = headers.get("mcp-protocol-version").and_then(|v| v.to_str().ok());
-        if version.is_some_and(|v| v.trim() >= STATELESS) { Self::Stateless } else { Self::Sessions }
-    }
-}
 
 /// Refuses a request that says twice what can be said once.
 pub(super) fn check_singular(headers: &HeaderMap) -> Result<(), String> {
@@ -95,7 +77,7 @@ mod tests {
         let text = format!(
             r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"größe","_meta":{meta}}}}}"#
         );
-        match read(text.as_bytes()).unwrap() {
+        match read(text.as_bytes(), Era::Sessions).unwrap() {
             Body::One(message) => message,
             Body::Batch(_) => panic!("a batch"),
         }

@@ -106,7 +106,7 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     async fn post(&self, client: &mut Client<'_>) -> Result<(), Gone> {
-        let message = match read(&self.received.body) {
+        let message = match read(&self.received.body, Era::of(&self.received.parts.headers)) {
             Ok(Body::One(message)) => message,
             Ok(Body::Batch(messages)) => return self.batch(&messages, client).await,
             Err(unread) => {
@@ -127,9 +127,7 @@ impl Exchange<'_> {
             Class::Pass => self.pass(client, Some(&message)).await,
             Class::List => self.list(client, &message).await,
             Class::Decide { .. } => self.call(client, &message, era).await,
-            Class::Unknown => {
-                self.turn_down(client, "unknown_method", (StatusCode::OK, unknown(&message))).await
-            }
+            Class::Unknown => self.turn_down(client, "unknown_method", unknown(&message, era)).await,
         }
     }
 
@@ -358,8 +356,11 @@ fn received_as(received: &Received, message: Option<&Message>) -> Subject {
     received.subject().saying(spoken)
 }
 
-fn unknown(message: &Message) -> Value {
+/// In a session a 404 would mean that it has ended; afterwards it is how a server says so.
+fn unknown(message: &Message, era: Era) -> (StatusCode, Value) {
+    let status = if era == Era::Stateless { StatusCode::NOT_FOUND } else { StatusCode::OK };
     let id = message.id.clone().unwrap_or(Value::Null);
     let method = message.method.as_deref().unwrap_or_default();
-    error(&id, METHOD_NOT_FOUND, &format!("this proxy does not pass the method `{method}` on"), None)
+    let why = format!("this proxy does not pass the method `{method}` on");
+    (status, error(&id, METHOD_NOT_FOUND, &why, None))
 }

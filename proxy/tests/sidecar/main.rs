@@ -12,6 +12,7 @@ mod bundles;
 mod consume;
 mod differentials;
 mod disk;
+mod eras;
 mod framing;
 mod lists;
 mod lost;
