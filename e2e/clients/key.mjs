@@ -1,5 +1,5 @@
 // Preloaded into a client that cannot send a header of its choice (`node --import`): each of its requests
-// carries the agent's key, and is otherwise what it was.
+// carries the agent's key, and is otherwise what it was. Node 22.12 is the first with both channels.
 import { subscribe } from "node:diagnostics_channel";
 import { env } from "./say.mjs";
 
