@@ -26,7 +26,7 @@ CARGO_NEEDS=(
 )
 
 # The MCP SDKs and their servers want a current Node; an older one stays untouched and ours goes to the cache.
-NODE_MAJOR_MIN=22
+NODE_MAJOR_MIN=24
 NODE_VERSION=24.21.0
 
 # Everything installed without the system's package manager goes here, and may be deleted at any time.
