@@ -88,6 +88,9 @@ async fn what_is_long_can_be_decided_and_nothing_stays_after_the_session() {
     let steps = browser.end().await;
     let read = &steps["read"];
     assert_eq!(read["inView"], true, "the buttons of a long card are out of sight");
+    assert_eq!(read["unread"]["step"], false, "it was approved without having been seen: {read}");
+    assert!(read["unread"]["said"].as_str().unwrap().contains("Read it to its end"), "{read}");
+    assert_eq!(read["readToTheEnd"], true, "{read}");
     assert!(read["size"].as_str().unwrap().ends_with(" kB, 1,000 values"), "{read:#}");
     assert_eq!((&read["broken"], &read["hints"]), (&json!([]), &json!([true, false])), "{read:#}");
 

@@ -28,6 +28,18 @@ export function askAgain(form, open) {
   form.dataset.askedAt = open ? performance.now() : "";
 }
 
+// Whether the end of the arguments is, or has gone, above the buttons. They stay at the bottom of the screen while the
+// arguments are longer than it, and nobody approves what they have not had before their eyes.
+function read(form, card) {
+  const shown = card.querySelector("pre");
+  return !shown || shown.getBoundingClientRect().bottom <= form.getBoundingClientRect().top + 1;
+}
+
+function showArguments(card) {
+  card.querySelector("pre").scrollIntoView({ block: "start" });
+  problem(card, "Here is what you approve. Read it to its end, then press again.");
+}
+
 // Whether this press is one that decides; if not, does what it is for.
 function decides(form, card, event) {
   const button = event.submitter;
@@ -37,6 +49,10 @@ function decides(form, card, event) {
     if (note.value.trim()) return true;
     problem(card, "Say why: a denial needs a note.");
     note.focus();
+    return false;
+  }
+  if (!read(form, card)) {
+    showArguments(card);
     return false;
   }
   if (!form.querySelector(".confirm")) return true;
