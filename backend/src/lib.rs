@@ -201,6 +201,8 @@ pub enum StartError {
     DataDir(#[from] DataDirError),
     #[error("cannot listen on {at}: {cause}")]
     Listen { at: SocketAddr, cause: std::io::Error },
+    #[error("`{0}` is not how people reach it: that is http[s]://HOST[:PORT], and nothing more")]
+    PublicUrl(String),
     #[error("the database: {0}")]
     Store(String),
     #[error("the vault: {0}")]
@@ -220,6 +222,18 @@ pub struct Running {
     _lock: Option<File>,
 }
 
+/// The pages are at `/`, and the `Host` and `Origin` of requests are held against this.
+fn origin(public_url: &str) -> Result<String, StartError> {
+    let refused = || StartError::PublicUrl(public_url.to_owned());
+    let url = url::Url::parse(public_url).map_err(|_| refused())?;
+    let bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    let nobody = url.username().is_empty() && url.password().is_none();
+    if !matches!(url.scheme(), "http" | "https") || !bare || !nobody {
+        return Err(refused());
+    }
+    Ok(url.origin().ascii_serialization())
+}
+
 /// Starts a backend; it serves when this returns.
 pub async fn start(config: Config) -> Result<Running, StartError> {
     let lock = data_dir::take(&config.data_dir, config.alone)?;
@@ -231,7 +245,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let vault = vault::Vault::open(&config.data_dir, Random).map_err(|e| StartError::Vault(e.to_string()))?;
     let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://localhost:{}", addr.port()));
     let app = Arc::new(App {
-        public_url: public_url.trim_end_matches('/').to_owned(),
+        public_url: origin(&public_url)?,
         clock: config.clock.clone(),
         config,
         db,

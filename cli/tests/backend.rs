@@ -75,3 +75,21 @@ fn an_unusable_directory_is_named() {
         assert!(said.contains(&format!("the data directory {}: ", file.path().display())), "{said}");
     }
 }
+
+#[test]
+fn a_public_url_that_nobody_could_reach_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    backend(data.path(), "bootstrap");
+    for (url, good) in [
+        ("https://oakallow.example.com/", true),
+        ("oakallow.example.com", false),
+        ("ftp://oakallow.example.com", false),
+        ("https://oakallow.example.com/approvals", false),
+        ("https://me:secret@oakallow.example.com", false),
+    ] {
+        let output = oakallow(data.path(), &[&["backend", "login-link"], &PERSON[..], &["--public-url", url]].concat());
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.success(), good, "{url}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(!good || said.starts_with("https://oakallow.example.com/login?token="), "{url}: {said}");
+    }
+}

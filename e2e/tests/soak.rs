@@ -56,9 +56,9 @@ async fn keep_calling(agent: Agent, globex: Agent, caller: usize, load: Arc<Load
     }
 }
 
-/// Approves whatever waits.
-async fn keep_approving(control: Control, load: Arc<Load>) {
-    while !load.stop.load(Ordering::Relaxed) {
+/// Approves whatever waits, for as long as it is let live: longer than the callers.
+async fn keep_approving(control: Control) {
+    loop {
         for pending in control.pending("restart_service").await {
             control.approve(pending["id"].as_str().unwrap()).await;
         }
@@ -109,7 +109,8 @@ async fn the_proxy_levels_off_and_loses_nothing() {
         let globex = proxy.agent(stack.env("OAKALLOW_GLOBEX_KEY"));
         callers.spawn(keep_calling(agent, globex, caller, Arc::clone(&load)));
     }
-    callers.spawn(keep_approving(stack.control(), Arc::clone(&load)));
+    let mut approver = JoinSet::new();
+    approver.spawn(keep_approving(stack.control()));
 
     let (begun, whole) = (Instant::now(), duration());
     let early = largest_until(begun + whole / 4, &proxy, &mut callers).await;
@@ -118,6 +119,8 @@ async fn the_proxy_levels_off_and_loses_nothing() {
     while let Some(ended) = callers.join_next().await {
         ended.expect("a caller");
     }
+    assert!(approver.try_join_next().is_none(), "the approver gave up");
+    drop(approver);
     let (ran, refused) = (load.ran.load(Ordering::Relaxed), load.refused.load(Ordering::Relaxed));
     println!("soak of {whole:?}: {ran} ran, {refused} refused; first quarter {early:?}, then {late:?}");
     assert!(late.resident_kib < early.resident_kib + GROWTH_KIB_MAX, "memory grows: {early:?} then {late:?}");

@@ -286,7 +286,12 @@ fn join_token(w: &WrittenBackend) -> Result<Option<Secret>, String> {
         (None, Some(variable)) => std::env::var(variable).ok(),
         (None, None) => None,
     };
-    Ok(text.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()).map(Secret::new))
+    let text = text.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+    // The text itself may be a secret of another kind.
+    if text.as_ref().is_some_and(|t| !t.starts_with("oak_join_")) {
+        return Err("the join token does not start with `oak_join_`: is it an error of the backend, or another secret?".to_owned());
+    }
+    Ok(text.map(Secret::new))
 }
 
 fn route(w: WrittenRoute) -> Result<std::sync::Arc<Route>, String> {

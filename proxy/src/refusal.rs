@@ -117,7 +117,9 @@ impl Refusal {
 
     fn detail(&self) -> String {
         match self {
-            Self::Unauthenticated => "send a valid key as `X-API-Key: oak_live_…`".to_owned(),
+            Self::Unauthenticated => {
+                "send a valid key as `X-API-Key: oak_agent_…` (an agent's) or `oak_live_…`".to_owned()
+            },
             Self::TenantNotAllowed(detail) | Self::UnsupportedMediaType(detail) => (*detail).to_owned(),
             Self::SecretInName(what) => {
                 format!("the {what} has what looks like a secret in it, and names are recorded as they are: leave it out")
