@@ -87,7 +87,10 @@ fn a_public_url_that_nobody_could_reach_is_refused() {
         ("https://oakallow.example.com/approvals", false),
         ("https://me:secret@oakallow.example.com", false),
     ] {
-        let output = oakallow(data.path(), &[&["backend", "login-link"], &PERSON[..], &["--public-url", url]].concat());
+        let output = oakallow(
+            data.path(),
+            &[&["backend", "login-link"], &PERSON[..], &["--public-url", url]].concat(),
+        );
         let said = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.success(), good, "{url}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(!good || said.starts_with("https://oakallow.example.com/login?token="), "{url}: {said}");

@@ -63,6 +63,23 @@ fn one_bad_file_does_not_hide_the_others() {
 }
 
 #[test]
+fn a_join_token_that_is_none_is_told_without_being_shown() {
+    let (dir, token) = written("null\n");
+    let text = fs::read_to_string(config("proxy.yaml")).unwrap();
+    let file = dir.path().join("proxy.yaml");
+    for (content, accepted) in
+        [("null", false), ("oak_live_0123456789", false), ("oak_join_0123456789", true)]
+    {
+        fs::write(&token, content).unwrap();
+        fs::write(&file, text.replace("/run/secrets/oakallow-join-token", &token)).unwrap();
+        let checked = oakallow(&["check", file.to_str().unwrap()]);
+        assert_eq!(checked.status.success(), accepted, "{content}");
+        let said = stdout(&checked);
+        assert!(!said.contains(content) && said.contains("oak_join_") != accepted, "{said}");
+    }
+}
+
+#[test]
 fn a_file_of_no_known_kind_is_not_in_order() {
     let (_dir, file) = written("hello: world\n");
     assert_eq!(oakallow(&["check", &file]).status.code(), Some(1));
