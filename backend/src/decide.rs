@@ -130,8 +130,10 @@ pub(crate) async fn org_policy(db: &mut SqliteConnection, org: &Name) -> Result<
     Ok(OrgPolicy {
         org: org.clone(),
         unregistered: store::orgs::settings(db, org).await?.unregistered,
+        changed_definition: store::orgs::settings(db, org).await?.changed_definition,
         categories: store::categories::all(db, org).await?,
         tools: store::tools::all_active(db, org).await?,
+        pins: store::definitions::pins(db, org).await?,
         kill_switches: store::kill_switches::all(db, org).await?,
         rules: store::rules::of_scope(db, org, None).await?,
         tenants: store::tenants::ids(db, org).await?,

@@ -83,6 +83,7 @@ async fn org_scope(app: &App, proxy: &Proxy, db: &mut SqliteConnection) -> Resul
 fn restrict(mut policy: OrgPolicy, proxy: &Proxy) -> OrgPolicy {
     // A tool of another audience is an unregistered one here, listed or not.
     policy.tools.retain(|tool| proxy.serves_audience(&tool.audience));
+    policy.pins.retain(|pin| proxy.serves_audience(&pin.audience));
     policy.tenants.retain(|tenant| proxy.serves_tenant(Some(tenant)));
     policy.kill_switches.retain(|switch| match switch {
         KillSwitch::Tenant(tenant) => proxy.serves_tenant(Some(tenant)),

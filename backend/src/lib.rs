@@ -17,6 +17,7 @@ mod config;
 mod dashboard;
 mod data_dir;
 mod decide;
+mod definitions;
 mod distribute;
 mod drafts;
 mod error;
@@ -83,7 +84,7 @@ fn router(app: Arc<App>) -> Router {
 fn configuration() -> Router<Arc<App>> {
     use oakallow_policy::Category;
     use routes::nouns::{list, show};
-    use routes::{agents, categories, keys, kill_switches, rules, settings, tenants, tools};
+    use routes::{agents, categories, definitions, keys, kill_switches, rules, settings, tenants, tools};
     use store::{agents::Agent, keys::Key, rules::Stored as Rule, tenants::Tenant};
     Router::new()
         .route("/v1/tenants", get(list::<Tenant, tenants::Shown>).post(tenants::create))
@@ -98,6 +99,9 @@ fn configuration() -> Router<Arc<App>> {
         )
         .route("/v1/tools", get(tools::list).post(tools::create))
         .route("/v1/tools/{name}", get(tools::show).patch(tools::update).delete(tools::delete))
+        .route("/v1/tools/{name}/definition", get(definitions::show))
+        .route("/v1/tools/{name}/definition/accept", post(definitions::accept))
+        .route("/v1/tool-definitions/changed", get(definitions::changed))
         .route("/v1/rules", get(rules::list).post(rules::create).put(rules::replace))
         .route("/v1/rules/simulate", post(rules::simulate))
         .route("/v1/rules/{id}", get(show::<Rule, rules::Shown>).patch(rules::update).delete(rules::delete))
@@ -133,6 +137,7 @@ fn fleet() -> Router<Arc<App>> {
         .route("/v1/proxies/{id}", get(show::<Proxy, proxies::Shown>).delete(proxies::remove))
         .route("/v1/proxies/{id}/bundle", get(proxies::bundle))
         .route("/v1/proxies/{id}/events", get(proxies::events))
+        .route("/v1/proxies/{id}/definitions", post(routes::definitions::seen))
         .route("/v1/proxies/{id}/heartbeat", post(proxies::heartbeat))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use oakallow_policy::pin::ChangedDefinition;
 use oakallow_policy::rule::Permission;
 use oakallow_policy::ruleset::{CompileError, OrgPolicy, Unregistered};
 use oakallow_policy::tool::default_audience;
@@ -130,8 +131,10 @@ impl Workload {
         let policy = OrgPolicy {
             org: name("bench", 0),
             unregistered: Unregistered::default(),
+            changed_definition: ChangedDefinition::default(),
             categories: Vec::new(),
             tools: (0..TOOLS).map(bench_tool).collect(),
+            pins: Vec::new(),
             kill_switches: Vec::new(),
             rules: scope_rules(&mut random, None, org_rules, &mut serial),
             tenants: tenants.iter().map(|(t, _)| t.clone()).collect(),

@@ -101,6 +101,8 @@ event_types! {
     ToolDeleted = "tool.deleted",
     /// A tool's definition is not the one that was pinned.
     ToolDefinitionChanged = "tool.definition_changed",
+    /// A tool's definition was pinned: at its first sight, or because somebody accepted it.
+    ToolDefinitionPinned = "tool.definition_pinned",
     /// A tenant was created.
     TenantCreated = "tenant.created",
     /// A tenant was changed.
@@ -228,6 +230,9 @@ pub struct DecisionRecord {
     /// The tool is not registered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unregistered: bool,
+    /// The tool server describes the tool otherwise than it was pinned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub definition_changed: bool,
 }
 
 impl From<&crate::Decision<'_>> for DecisionRecord {
@@ -238,6 +243,7 @@ impl From<&crate::Decision<'_>> for DecisionRecord {
             rule: d.rule().map(str::to_owned),
             policy_version: d.policy_version(),
             unregistered: d.unregistered(),
+            definition_changed: d.definition_changed(),
         }
     }
 }

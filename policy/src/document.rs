@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 mod faults;
 
 use crate::id::Name;
+use crate::pin::ChangedDefinition;
 use crate::rule::{Rule, Verdict};
 use crate::ruleset::{CompileError, KillSwitch, OrgPolicy, RuleSet, Unregistered};
 use crate::tool::{Category, Tool};
@@ -168,8 +169,10 @@ impl Written {
         let policy = OrgPolicy {
             org: self.org,
             unregistered: self.unregistered,
+            changed_definition: ChangedDefinition::default(),
             categories: self.categories,
             tools: self.tools,
+            pins: Vec::new(),
             kill_switches: self.kill_switches,
             rules: Vec::new(),
             tenants: self.tenants,

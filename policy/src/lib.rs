@@ -20,6 +20,7 @@ pub mod id;
 mod index;
 pub mod level;
 pub mod permit;
+pub mod pin;
 pub mod resolve;
 pub mod rule;
 pub mod ruleset;

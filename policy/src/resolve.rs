@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::call::Call;
 use crate::index::{Found, Hashes, Index, RuleRef, hash_name};
 use crate::level::{Level, ResolvedFrom, RuleScope};
+use crate::pin::ChangedDefinition;
 use crate::rule::Permission;
 use crate::ruleset::{
     FAIL_SAFE, KillSwitch, RuleSet, TenantRules, ToolEntry, UNREGISTERED_RISK, Unregistered,
@@ -28,6 +29,7 @@ use crate::tool::{ResourceUse, RiskLevel};
 ///     rule: None,
 ///     policy_version: 7,
 ///     unregistered: false,
+///     definition_changed: false,
 ///     risk_level: RiskLevel::Low,
 /// };
 /// ```
@@ -46,6 +48,8 @@ pub struct Decision<'r> {
     rule: Option<RuleRef<'r>>,
     policy_version: u64,
     unregistered: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    definition_changed: bool,
     risk_level: RiskLevel,
 }
 
@@ -84,6 +88,12 @@ impl<'r> Decision<'r> {
     #[must_use]
     pub fn unregistered(&self) -> bool {
         self.unregistered
+    }
+
+    /// Whether the tool server describes the tool otherwise than it was pinned.
+    #[must_use]
+    pub fn definition_changed(&self) -> bool {
+        self.definition_changed
     }
 
     /// The tool's risk; critical when it is not registered.
@@ -163,6 +173,18 @@ impl RuleSet {
             return Err(ResolveError::UnknownTenant);
         }
         self.ask(call, Some(&tenant_rules.0)).decide()
+    }
+
+    /// The same decision about a tool that was just seen with another definition than the pinned one, which
+    /// this set does not know yet. Never a looser one.
+    #[must_use]
+    pub fn distrusted<'r>(&self, decision: Decision<'r>) -> Decision<'r> {
+        let permission = match (decision.permission, self.catalog.changed_definition) {
+            (_, ChangedDefinition::Disabled) => Permission::Disabled,
+            (Permission::Allowed, ChangedDefinition::RequiresApproval) => Permission::RequiresApproval,
+            (permission, _) => permission,
+        };
+        Decision { permission, definition_changed: true, ..decision }
     }
 
     fn loaded_tenant<'r>(&'r self, call: &Call<'_>) -> Result<Option<&'r Index>, ResolveError> {
@@ -257,14 +279,16 @@ impl<'r> Question<'r, '_> {
             Permission::Allowed if distrust => Permission::RequiresApproval,
             permission => permission,
         };
-        Decision {
+        let decision = Decision {
             permission,
             resolved_from,
             rule: says.rule,
             policy_version: self.rules.version,
             unregistered,
+            definition_changed: false,
             risk_level: self.tool.map_or(UNREGISTERED_RISK, |t| t.tool.risk_level),
-        }
+        };
+        if self.tool.is_some_and(|t| t.changed) { self.rules.distrusted(decision) } else { decision }
     }
 }
 

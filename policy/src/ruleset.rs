@@ -3,18 +3,22 @@
 //! It is immutable. A change of one tenant makes a new set that shares every other part with the old
 //! one ([`RuleSet::with_tenant`]).
 
+mod catalog;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
 use serde::{Deserialize, Serialize};
 
 use crate::id::Name;
 use crate::index::{Index, hash_name};
-use crate::level::Level;
+use crate::pin::{ChangedDefinition, DefinitionDigest, Pin};
 use crate::rule::{Permission, Rule};
-use crate::tool::{Category, RiskLevel, Tool};
+use crate::tool::{Category, Tool};
+pub use catalog::APPROVAL_TIMEOUT_S;
+use catalog::Catalog;
+pub(crate) use catalog::{FAIL_SAFE, ToolEntry, UNREGISTERED_RISK, check_tool};
 
 type Map<V> = HashMap<Box<str>, V, FixedState>;
 
@@ -52,12 +56,18 @@ pub struct OrgPolicy {
     /// See [`Unregistered`].
     #[serde(default)]
     pub unregistered: Unregistered,
+    /// See [`ChangedDefinition`].
+    #[serde(default, skip_serializing_if = "ChangedDefinition::is_default")]
+    pub changed_definition: ChangedDefinition,
     /// Categories.
     #[serde(default)]
     pub categories: Vec<Category>,
     /// Tools.
     #[serde(default)]
     pub tools: Vec<Tool>,
+    /// What the tools' definitions are to be; for a tool that none was seen of, nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pins: Vec<Pin>,
     /// Kill switches that are on.
     #[serde(default)]
     pub kill_switches: Vec<KillSwitch>,
@@ -87,25 +97,10 @@ pub enum CompileError {
     UnknownCategory { tool: Name, category: Name },
     #[error("tool `{tool}`: {problem}")]
     BadTool { tool: Name, problem: String },
+    #[error("the pin of tool `{0}` is no SHA-256")]
+    BadPin(Name),
     #[error("tenant `{0}` does not exist in this org")]
     UnknownTenant(Name),
-}
-
-/// A tool as resolution needs it.
-pub(crate) struct ToolEntry {
-    pub(crate) tool: Tool,
-    /// Levels 9 to 12, worked out beforehand: they do not depend on the call.
-    pub(crate) fallback: (Permission, Level),
-    pub(crate) stopped: bool,
-}
-
-/// The tools, with their fall-backs, and the kill switches.
-pub(crate) struct Catalog {
-    tools: HashTable<ToolEntry>,
-    pub(crate) categories: Vec<Category>,
-    pub(crate) unregistered: Unregistered,
-    pub(crate) kill_switches: Vec<KillSwitch>,
-    pub(crate) any_stop: bool,
 }
 
 /// The compiled policy of one org.
@@ -126,18 +121,11 @@ impl RuleSet {
     /// starts with, and the one value that stands for "no policy".
     #[must_use]
     pub fn closed(org: Name) -> Self {
-        let catalog = Catalog {
-            tools: HashTable::new(),
-            categories: Vec::new(),
-            unregistered: Unregistered::RequiresApproval,
-            kill_switches: Vec::new(),
-            any_stop: false,
-        };
         Self {
             org,
             version: 0,
             closed: true,
-            catalog: Arc::new(catalog),
+            catalog: Arc::new(Catalog::empty()),
             org_rules: Index::default(),
             guardrails: Index::default(),
             tenants: Map::default(),
@@ -248,6 +236,21 @@ impl RuleSet {
         self.catalog.find(hash_name(name), name).map(|e| &e.tool)
     }
 
+    /// What the definition of that tool at that audience is to be, if it is registered and one is pinned; and
+    /// whether this set knows it as changed.
+    #[must_use]
+    pub fn pin(&self, name: &str, audience: &str) -> Option<(&DefinitionDigest, bool)> {
+        let entry = self.catalog.find(hash_name(name), name)?;
+        let pin = entry.pin.as_ref().filter(|_| entry.tool.audience.as_str() == audience)?;
+        Some((pin, entry.changed))
+    }
+
+    /// Whether a tool is trusted as its rules say when its definition is not the pinned one.
+    #[must_use]
+    pub fn trusts_changed_definitions(&self) -> bool {
+        self.catalog.changed_definition == ChangedDefinition::ByRule
+    }
+
     /// All registered tools, in no particular order.
     pub fn tools(&self) -> impl Iterator<Item = &Tool> {
         self.catalog.tools.iter().map(|e| &e.tool)
@@ -289,77 +292,6 @@ impl RuleSet {
 #[derive(Clone)]
 pub struct TenantRules(pub(crate) Index);
 
-impl Catalog {
-    /// The tool of that name, whose hash the caller has at hand.
-    pub(crate) fn find(&self, hash: u64, name: &str) -> Option<&ToolEntry> {
-        self.tools.find(hash, |e| e.tool.name.as_str() == name)
-    }
-
-    fn compile(policy: &OrgPolicy) -> Result<Self, CompileError> {
-        let mut defaults: Map<Option<Permission>> = Map::default();
-        for category in &policy.categories {
-            if defaults.insert(category.name.as_str().into(), category.default_permission).is_some() {
-                return Err(CompileError::DuplicateName { what: "category", name: category.name.clone() });
-            }
-        }
-        let mut tools = HashTable::with_capacity(policy.tools.len());
-        for tool in &policy.tools {
-            check_tool(tool)?;
-            let category_default = match &tool.category {
-                None => None,
-                Some(category) => *defaults.get(category.as_str()).ok_or_else(|| {
-                    CompileError::UnknownCategory { tool: tool.name.clone(), category: category.clone() }
-                })?,
-            };
-            let entry = ToolEntry {
-                fallback: fallback(tool, category_default),
-                stopped: policy.kill_switches.iter().any(|k| *k == KillSwitch::Tool(tool.name.clone())),
-                tool: tool.clone(),
-            };
-            let hash = hash_name(&tool.name);
-            if tools.find(hash, |e: &ToolEntry| e.tool.name == tool.name).is_some() {
-                return Err(CompileError::DuplicateName { what: "tool", name: tool.name.clone() });
-            }
-            tools.insert_unique(hash, entry, |e| hash_name(&e.tool.name));
-        }
-        Ok(Self {
-            tools,
-            categories: policy.categories.clone(),
-            unregistered: policy.unregistered,
-            any_stop: !policy.kill_switches.is_empty(),
-            kill_switches: policy.kill_switches.clone(),
-        })
-    }
-}
-
-/// Levels 9 to 12.
-fn fallback(tool: &Tool, category_default: Option<Permission>) -> (Permission, Level) {
-    if let Some(permission) = tool.default_permission {
-        return (permission, Level::ToolDefault);
-    }
-    if let Some(permission) = category_default {
-        return (permission, Level::CategoryDefault);
-    }
-    if tool.approved { (Permission::Allowed, Level::ToolApproved) } else { FAIL_SAFE }
-}
-
-/// Level 12.
-pub(crate) const FAIL_SAFE: (Permission, Level) = (Permission::RequiresApproval, Level::FailSafe);
-
-/// An approval lives between one minute and a week.
-pub const APPROVAL_TIMEOUT_S: std::ops::RangeInclusive<u32> = 60..=7 * 24 * 3600;
-
-pub(crate) fn check_tool(tool: &Tool) -> Result<(), CompileError> {
-    let problem = if tool.approval.levels.is_some_and(|l| !(1..=2).contains(&l)) {
-        "approval.levels is 1 or 2"
-    } else if tool.approval.timeout_s.is_some_and(|t| !APPROVAL_TIMEOUT_S.contains(&t)) {
-        "approval.timeout_s is between 60 (a minute) and 604800 (seven days)"
-    } else {
-        return Ok(());
-    };
-    Err(CompileError::BadTool { tool: tool.name.clone(), problem: problem.to_owned() })
-}
-
 fn check_guardrails(rules: &[Rule]) -> Result<(), CompileError> {
     match rules.iter().find(|r| r.guardrail && r.permission.otherwise() != Permission::Disabled) {
         Some(rule) => {
@@ -385,6 +317,3 @@ fn wrong_scope(rule: &Rule, expected: &str) -> CompileError {
 pub(crate) fn numbered(at: usize, rule: &Rule) -> String {
     rule.id.as_ref().map_or_else(|| format!("#{} ({})", at + 1, rule.label()), ToString::to_string)
 }
-
-/// The risk that a tool which nobody registered counts as.
-pub(crate) const UNREGISTERED_RISK: RiskLevel = RiskLevel::Critical;

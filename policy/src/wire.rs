@@ -371,6 +371,26 @@ pub struct Heartbeat {
     pub held_calls: u64,
 }
 
+/// `POST /v1/proxies/{id}/definitions`: what tool servers say their tools are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeenDefinitions {
+    /// The tool server.
+    pub audience: Name,
+    /// Those that the proxy does not know as pinned.
+    pub definitions: Vec<SeenDefinition>,
+}
+
+/// A tool's definition, as its tool server listed it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeenDefinition {
+    /// The tool.
+    pub name: Name,
+    /// All of it.
+    pub definition: Value,
+}
+
 /// An error answer (RFC 9457), the same from backend, proxy and edge worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use oakallow_policy::pin::{ChangedDefinition, Pin};
 use oakallow_policy::resolve::ResolveError;
 use oakallow_policy::ruleset::{KillSwitch, OrgPolicy, Unregistered};
 use oakallow_policy::tool::{ApprovalSettings, Category, ResourceUse, Tool};
@@ -30,6 +31,7 @@ struct Answer {
     from: String,
     rule: Option<String>,
     unregistered: bool,
+    definition_changed: bool,
 }
 
 fn fits(selector: Option<&Name>, value: Option<&str>) -> bool {
@@ -78,8 +80,24 @@ fn model(policy: &OrgPolicy, tenant_rules: &[Rule], call: &Call<'_>) -> Result<A
         } else {
             permission
         };
+        let definition_changed = tool.is_some_and(|t| {
+            policy.pins.iter().any(|pin| pin.tool == t.name && pin.audience == t.audience && pin.changed)
+        });
+        let permission = match (policy.changed_definition, permission) {
+            (ChangedDefinition::Disabled, _) if definition_changed => Permission::Disabled,
+            (ChangedDefinition::RequiresApproval, Permission::Allowed) if definition_changed => {
+                Permission::RequiresApproval
+            }
+            (_, permission) => permission,
+        };
         let rule = rule.map(|r| r.id.as_ref().unwrap().to_string());
-        Ok(Answer { permission, from: from.to_owned(), rule, unregistered: tool.is_none() })
+        Ok(Answer {
+            permission,
+            from: from.to_owned(),
+            rule,
+            unregistered: tool.is_none(),
+            definition_changed,
+        })
     };
     if policy.kill_switches.iter().any(|s| stops(s, call)) {
         return answer(Permission::Disabled, "kill_switch", None);
@@ -190,20 +208,44 @@ fn kill_switch() -> impl Strategy<Value = KillSwitch> {
     ]
 }
 
+/// Definitions of some of the tools, at some audience.
+fn pins() -> impl Strategy<Value = Vec<Pin>> {
+    let pin = (pick(TOOLS), pick(AUDIENCES), any::<bool>());
+    prop::collection::vec(pin, 0..4).prop_map(|all| {
+        let mut seen = BTreeSet::new();
+        let once = all.into_iter().filter(|(tool, audience, _)| seen.insert((*tool, *audience)));
+        let pin = |(tool, audience, changed)| Pin {
+            tool: name(tool),
+            audience: name(audience),
+            sha256: "0f".repeat(32),
+            changed,
+        };
+        once.map(pin).collect()
+    })
+}
+
+fn changed_definition() -> impl Strategy<Value = ChangedDefinition> {
+    use ChangedDefinition::{ByRule, Disabled, RequiresApproval};
+    prop_oneof![Just(RequiresApproval), Just(Disabled), Just(ByRule)]
+}
+
 /// An org's policy and the rules of its tenants.
 fn policy() -> impl Strategy<Value = (OrgPolicy, Vec<Rule>)> {
     let switches = prop_oneof![3 => Just(Vec::new()), 1 => prop::collection::vec(kill_switch(), 1..3)];
     let tools = (tool("read"), tool("write"), tool("drop"));
-    (rules(), tools, switches, prop::option::of(permission()), any::<bool>()).prop_map(
-        |(rules, (a, b, c), kill_switches, infra, by_rule)| {
+    let pins = (pins(), changed_definition());
+    (rules(), tools, switches, prop::option::of(permission()), any::<bool>(), pins).prop_map(
+        |(rules, (a, b, c), kill_switches, infra, by_rule, (pins, changed_definition))| {
             let (own, orgs) = rules.into_iter().partition(|r| r.tenant.is_some());
             let unregistered = if by_rule { Unregistered::ByRule } else { Unregistered::RequiresApproval };
             let category = |n: &str, default_permission| Category { name: name(n), default_permission };
             let policy = OrgPolicy {
                 org: name("demo"),
                 unregistered,
+                changed_definition,
                 categories: vec![category("plain", None), category("infra", infra)],
                 tools: [a, b, c].into_iter().flatten().collect(),
+                pins,
                 kill_switches,
                 rules: orgs,
                 tenants: TENANTS.map(name).to_vec(),
@@ -249,6 +291,7 @@ fn answer_of(set: &RuleSet, call: &Call<'_>) -> Result<Answer, ResolveError> {
         from: d.resolved_from().to_string(),
         rule: d.rule().map(str::to_owned),
         unregistered: d.unregistered(),
+        definition_changed: d.definition_changed(),
     })
 }
 

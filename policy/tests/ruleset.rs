@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use oakallow_policy::id::{Kind, new_id};
+use oakallow_policy::pin::{ChangedDefinition, Pin};
 use oakallow_policy::resolve::ResolveError;
 use oakallow_policy::ruleset::{CompileError, OrgPolicy, Unregistered};
-use oakallow_policy::{Call, Name, Permission, Rule, RuleSet};
+use oakallow_policy::{Call, Name, Permission, Rule, RuleSet, Tool};
 
 const TENANTS: usize = 1_000;
 const RULES_PER_TENANT: usize = 100;
@@ -19,8 +20,10 @@ fn policy(tenants: Vec<Name>) -> OrgPolicy {
     OrgPolicy {
         org: name("demo"),
         unregistered: Unregistered::ByRule,
+        changed_definition: ChangedDefinition::default(),
         categories: Vec::new(),
         tools: Vec::new(),
+        pins: Vec::new(),
         kill_switches: Vec::new(),
         rules: Vec::new(),
         tenants,
@@ -102,4 +105,24 @@ fn the_second_of_two_rules_with_one_selector_is_refused() {
     rules.push(again);
     let Err(error) = RuleSet::compile_tenant(&acme, &rules) else { panic!("accepted") };
     assert_eq!(error, CompileError::DuplicateRule { first, second: "again".to_owned() });
+}
+
+#[test]
+fn a_pin_is_of_one_tool_at_one_audience_and_is_a_digest() {
+    let pin = |audience: &str, sha256: &str| Pin {
+        tool: name("pay"),
+        audience: name(audience),
+        sha256: sha256.to_owned(),
+        changed: false,
+    };
+    let tool: Tool = serde_json::from_value(serde_json::json!({"name": "pay", "audience": "bank"})).unwrap();
+    let with = |pins| OrgPolicy { tools: vec![tool.clone()], pins, ..policy(Vec::new()) };
+    let digest = "0f".repeat(32);
+    let set = RuleSet::compile(&with(vec![pin("bank", &digest), pin("shop", &"1f".repeat(32))]), 1).unwrap();
+    assert_eq!(set.pin("pay", "bank"), Some((&[0x0f; 32], false)));
+    assert_eq!((set.pin("pay", "shop"), set.pin("sell", "bank")), (None, None));
+    for bad in ["", "0f", "xx", &digest.to_uppercase()] {
+        let refused = RuleSet::compile(&with(vec![pin("bank", bad)]), 1).err();
+        assert_eq!(refused, Some(CompileError::BadPin(name("pay"))), "{bad}");
+    }
 }

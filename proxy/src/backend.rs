@@ -5,7 +5,7 @@ use std::time::Duration;
 use oakallow_policy::permit::Consumption;
 use oakallow_policy::wire::{
     ApprovalAnswer, ApprovalRequest, ApprovalStates, ApprovalStatesRequest, AuditAck, AuditBatch,
-    ConsumeRequest, Enroll, Enrolled, Heartbeat, Problem, Secret, Signed,
+    ConsumeRequest, Enroll, Enrolled, Heartbeat, Problem, Secret, SeenDefinitions, Signed,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
@@ -131,6 +131,12 @@ impl Backend {
     /// Hands over audit events.
     pub async fn audit(&self, batch: &AuditBatch) -> Result<AuditAck, BackendError> {
         self.post(&format!("/v1/proxies/{}/audit", self.proxy_id), batch).await
+    }
+
+    /// Tells what tool servers say their tools are.
+    pub async fn definitions(&self, seen: &SeenDefinitions) -> Result<(), BackendError> {
+        let request = self.own(Method::POST, "/definitions").timeout(TIMEOUT).json(seen);
+        answered(request.send().await.map_err(|e| unreachable_backend(&e))?).await.map(drop)
     }
 
     /// Says how this proxy is.

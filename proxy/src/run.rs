@@ -102,6 +102,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         tokio::spawn(feed::follow(app.clone())),
         tokio::spawn(ship::run(app.clone(), signing)),
         tokio::spawn(ship::beat(app.clone())),
+        tokio::spawn(ship::definitions(app.clone())),
         tokio::spawn(accept(data, proxy.clone(), app.config.limits.connections_max, stopped)),
         tokio::spawn(serve_router(ops, ops_router(app.clone()))),
         tokio::spawn(serve_router(admin, admin_router(app.clone()))),

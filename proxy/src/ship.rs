@@ -82,6 +82,33 @@ fn contradicts(e: &BackendError) -> bool {
     }
 }
 
+/// Tells the backend what tool servers say their tools are, until the task is dropped.
+pub async fn definitions(app: Arc<App>) {
+    let definitions = &app.policy.definitions;
+    let mut back_off = BACK_OFF_MIN;
+    loop {
+        let Some(report) = definitions.untold() else {
+            definitions.wait().await;
+            continue;
+        };
+        match app.backend.definitions(&report).await {
+            Ok(()) => definitions.told(&report),
+            // It will not hear these; what differs is distrusted here all the same.
+            Err(e @ BackendError::Refused(_)) => {
+                tracing::warn!(error = %e, "the backend does not take definitions of tools");
+                definitions.told(&report);
+            }
+            Err(e) => {
+                tracing::warn!(error = %e, "definitions of tools cannot be reported yet");
+                tokio::time::sleep(back_off).await;
+                back_off = (back_off * 2).min(BACK_OFF_MAX);
+                continue;
+            }
+        }
+        back_off = BACK_OFF_MIN;
+    }
+}
+
 /// Tells the backend how this proxy is, until the task is dropped.
 pub async fn beat(app: Arc<App>) {
     loop {

@@ -143,6 +143,7 @@ fn event_data(approval: &Approval, kind: EventType, actor: Option<&str>) -> Even
         rule: approval.rule.clone(),
         policy_version: approval.policy_version,
         unregistered: false,
+        definition_changed: false,
     });
     let mut detail = serde_json::Map::new();
     detail.insert("risk_level".to_owned(), approval.risk_level.as_str().into());

@@ -4,6 +4,7 @@ pub(crate) mod agents;
 pub(crate) mod approvals;
 pub(crate) mod audit;
 pub(crate) mod categories;
+pub(crate) mod definitions;
 pub(crate) mod executions;
 pub(crate) mod health;
 pub(crate) mod keys;

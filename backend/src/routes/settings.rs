@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use oakallow_policy::audit::EventType;
+use oakallow_policy::pin::ChangedDefinition;
 use oakallow_policy::ruleset::{APPROVAL_TIMEOUT_S, Unregistered};
 use serde::Deserialize;
 use serde_json::json;
@@ -21,6 +22,7 @@ use crate::store::orgs::{self, Settings};
 #[serde(deny_unknown_fields)]
 pub(crate) struct SettingsPatch {
     unregistered: Option<Unregistered>,
+    changed_definition: Option<ChangedDefinition>,
     approval_timeout_s: Option<u32>,
     approver_keys_decide_high_risk: Option<bool>,
     unbound_tokens_high_risk: Option<bool>,
@@ -49,6 +51,7 @@ pub(crate) async fn update(
     let old = orgs::settings(&mut write, who.org()).await?;
     let new = Settings {
         unregistered: patch.unregistered.unwrap_or(old.unregistered),
+        changed_definition: patch.changed_definition.unwrap_or(old.changed_definition),
         approval_timeout_s: patch.approval_timeout_s.unwrap_or(old.approval_timeout_s),
         approver_keys_decide_high_risk: patch
             .approver_keys_decide_high_risk

@@ -18,6 +18,7 @@ use super::merge_patch;
 use super::nouns::found;
 use crate::answer::{Created, Json, created};
 use crate::auth::{Credential, Management};
+use crate::definitions;
 use crate::error::ApiError;
 use crate::extract::{Body, Page, Params, Segment, checked, decode_cursor, page_limit};
 use crate::record::Change;
@@ -100,6 +101,11 @@ async fn put(
 ) -> Result<Stored, ApiError> {
     category_must_exist(write, who.org(), tool).await?;
     tools::put(write, who.org(), tool, app.now()).await?;
+    if kind == EventType::ToolCreated {
+        // Who registers a tool takes it as it is served now.
+        let place = (who.org(), &tool.name, &tool.audience);
+        definitions::accept(app, write, place, who.principal()).await?;
+    }
     Change::by(who, kind, json!(tool)).tool(Some(&tool.name)).announce(app, write, None).await?;
     let stored = store::one(write, who.org(), &tool.name).await?;
     stored.ok_or_else(|| ApiError::internal(&"the tool that was just written is not there"))
@@ -210,6 +216,7 @@ pub(crate) async fn delete(
     let status = tools::delete(&mut write, who.org(), &name)
         .await?
         .ok_or_else(|| ApiError::not_found("tool", &name))?;
+    store::definitions::forget(&mut write, who.org(), &name).await?;
     let detail = json!({"name": name, "status": status});
     Change::by(&who, EventType::ToolDeleted, detail).tool(Some(&name)).publish(&app, write, None).await?;
     Ok(StatusCode::NO_CONTENT)

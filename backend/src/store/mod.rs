@@ -9,6 +9,7 @@ pub(crate) mod approvals;
 pub(crate) mod arguments;
 pub(crate) mod audit;
 pub(crate) mod categories;
+pub(crate) mod definitions;
 pub(crate) mod executions;
 pub(crate) mod feed;
 pub(crate) mod idempotency;

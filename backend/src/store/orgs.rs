@@ -1,6 +1,7 @@
 //! Orgs: their settings and the version of their policy.
 
 use oakallow_policy::id::Name;
+use oakallow_policy::pin::ChangedDefinition;
 use oakallow_policy::ruleset::Unregistered;
 use oakallow_policy::timestamp::UnixMs;
 use serde::Serialize;
@@ -13,6 +14,7 @@ use super::{StoreError, signed, unsigned};
 pub(crate) struct Settings {
     /// What an `allowed` becomes for a tool that nobody registered.
     pub(crate) unregistered: Unregistered,
+    pub(crate) changed_definition: ChangedDefinition,
     /// Seconds until a pending approval expires, where the tool does not say.
     pub(crate) approval_timeout_s: u32,
     /// Whether approver keys may decide calls of high and critical tools.
@@ -75,8 +77,8 @@ pub(crate) async fn bump(
 }
 
 pub(crate) async fn settings(db: &mut SqliteConnection, org: &Name) -> Result<Settings, StoreError> {
-    let (unregistered, timeout, high_risk, unbound): (String, i64, bool, bool) = sqlx::query_as(
-        "SELECT unregistered, approval_timeout_s, approver_keys_decide_high_risk, unbound_tokens_high_risk
+    let (unregistered, changed, timeout, high_risk, unbound): (String, String, i64, bool, bool) = sqlx::query_as(
+        "SELECT unregistered, changed_definition, approval_timeout_s, approver_keys_decide_high_risk, unbound_tokens_high_risk
          FROM orgs WHERE id = ?",
     )
     .bind(org.as_str())
@@ -85,6 +87,7 @@ pub(crate) async fn settings(db: &mut SqliteConnection, org: &Name) -> Result<Se
     let corrupt = |column, e: &dyn std::fmt::Display| StoreError::corrupt("orgs", column, org, e);
     Ok(Settings {
         unregistered: super::from_text(&unregistered).map_err(|e| corrupt("unregistered", &e))?,
+        changed_definition: super::from_text(&changed).map_err(|e| corrupt("changed_definition", &e))?,
         approval_timeout_s: u32::try_from(timeout).map_err(|e| corrupt("approval_timeout_s", &e))?,
         approver_keys_decide_high_risk: high_risk,
         unbound_tokens_high_risk: unbound,
@@ -97,10 +100,11 @@ pub(crate) async fn set_settings(
     settings: &Settings,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "UPDATE orgs SET unregistered = ?, approval_timeout_s = ?, approver_keys_decide_high_risk = ?,
+        "UPDATE orgs SET unregistered = ?, changed_definition = ?, approval_timeout_s = ?, approver_keys_decide_high_risk = ?,
                 unbound_tokens_high_risk = ? WHERE id = ?",
     )
     .bind(super::to_text(&settings.unregistered)?)
+    .bind(super::to_text(&settings.changed_definition)?)
     .bind(i64::from(settings.approval_timeout_s))
     .bind(settings.approver_keys_decide_high_risk)
     .bind(settings.unbound_tokens_high_risk)

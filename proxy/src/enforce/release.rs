@@ -96,10 +96,18 @@ impl Life<'_> {
             self.note(record.clone());
             return Err(Refusal::Disabled(record));
         }
-        if self.prints(view)?.fingerprint != prints.fingerprint {
+        let same = self.prints(view)?.fingerprint == prints.fingerprint;
+        if !same || self.is_described_anew(view, &decision) {
             return Err(Refusal::DefinitionChanged);
         }
         Ok(decision)
+    }
+
+    /// Whether the tool server began to describe the tool otherwise while the call waited.
+    fn is_described_anew(&self, view: &View, decision: &Decision<'_>) -> bool {
+        let trusted = view.snapshot().rules.trusts_changed_definitions();
+        let knew = self.decision.as_ref().is_some_and(|asked| asked.definition_changed);
+        decision.definition_changed() && !knew && !trusted
     }
 
     /// Writes down a decision that is not the one before.

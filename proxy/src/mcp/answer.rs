@@ -139,6 +139,7 @@ mod tests {
             rule: None,
             policy_version: 3,
             unregistered: false,
+            definition_changed: false,
         })
     }
 

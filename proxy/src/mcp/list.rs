@@ -10,7 +10,7 @@ use oakallow_policy::{Permission, ResolveError};
 use serde_json::{Value, json};
 
 use crate::identity::Caller;
-use crate::policy::View;
+use crate::policy::{Definitions, View};
 
 /// A list that is kept longer than this would hide a change of policy (2026-07-28, `ttlMs`).
 const TTL_MS_MAX: u64 = 60_000;
@@ -23,6 +23,8 @@ pub(super) struct Viewer<'a> {
     pub(super) audience: &'a Name,
     /// What decides.
     pub(super) view: &'a View,
+    /// Where all that is listed is noted.
+    pub(super) definitions: &'a Definitions,
 }
 
 impl Viewer<'_> {
@@ -30,6 +32,7 @@ impl Viewer<'_> {
     pub(super) fn filter(&self, message: &mut Value) -> bool {
         let Some(result) = message.get_mut("result").and_then(Value::as_object_mut) else { return false };
         let Some(tools) = result.get_mut("tools").and_then(Value::as_array_mut) else { return false };
+        self.definitions.note(&self.view.snapshot().rules, self.audience, tools);
         tools.retain(|tool| tool.get("name").and_then(Value::as_str).is_some_and(|name| self.sees(name)));
         // What one caller may see is nobody else's to cache.
         if result.contains_key("cacheScope") || result.contains_key("ttlMs") {

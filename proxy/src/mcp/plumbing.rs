@@ -59,7 +59,12 @@ impl Exchange<'_> {
                 return self.turn_away(client, Some(message), refusal).await;
             }
         };
-        let viewer = Viewer { caller, audience: &route.audience, view: &view };
+        let viewer = Viewer {
+            caller,
+            audience: &route.audience,
+            view: &view,
+            definitions: &self.app.policy.definitions,
+        };
         let mut rewrite = |message: &mut Value| viewer.filter(message);
         let plan = Plan {
             rewrite: Some(&mut rewrite),

@@ -5,6 +5,7 @@
 //!
 //! Here: the org's bundle. [`tenants`]: the tenants' rules. [`freshness`]: the age of it all.
 
+mod definitions;
 mod freshness;
 mod tenants;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use tokio::sync::watch;
 use crate::backend::{Backend, BackendError};
 use crate::config::Staleness;
 use crate::identity::write_private;
+pub use definitions::Definitions;
 use freshness::Freshness;
 use tenants::Tenants;
 
@@ -46,6 +48,7 @@ pub struct View {
     tenant: Option<TenantRules>,
     /// The newest version that both are up to date with: a tenant's change leaves the org's bundle as it is.
     version: u64,
+    definitions: Arc<Definitions>,
 }
 
 impl View {
@@ -61,7 +64,7 @@ impl View {
             Some(rules) => self.snapshot.rules.resolve_with(call, rules),
             None => self.snapshot.rules.resolve(call),
         };
-        decision.map(|d| d.at_version(self.version))
+        decision.map(|decision| self.as_seen(call, decision).at_version(self.version))
     }
 
     /// Decides a call and says why.
@@ -70,7 +73,16 @@ impl View {
             Some(rules) => self.snapshot.rules.explain_with(call, rules),
             None => self.snapshot.rules.explain(call),
         };
-        explanation.map(|e| Explanation { decision: e.decision.at_version(self.version), ..e })
+        explanation.map(|e| {
+            let decision = self.as_seen(call, e.decision).at_version(self.version);
+            Explanation { decision, ..e }
+        })
+    }
+
+    /// What this proxy saw of the tool counts before the backend has heard of it.
+    fn as_seen<'r>(&self, call: &Call<'_>, decision: Decision<'r>) -> Decision<'r> {
+        let rules = &self.snapshot.rules;
+        if self.definitions.differs(rules, call) { rules.distrusted(decision) } else { decision }
     }
 }
 
@@ -97,6 +109,8 @@ pub struct Policy {
     /// The newest version that everything here is up to date with.
     known: AtomicU64,
     freshness: Freshness,
+    /// What tool servers say their tools are.
+    pub definitions: Arc<Definitions>,
     changes: watch::Sender<()>,
 }
 
@@ -124,6 +138,7 @@ impl Policy {
             tenants: Tenants::new(),
             known: AtomicU64::new(0),
             freshness: Freshness::new(staleness),
+            definitions: Arc::default(),
             changes: watch::Sender::new(()),
         }
     }
@@ -190,6 +205,10 @@ impl Policy {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    fn seen_now(&self, tenant: Option<TenantRules>, version: u64) -> View {
+        View { snapshot: self.snapshot(), tenant, version, definitions: self.definitions.clone() }
     }
 
     /// "This version is still current." Returns whether that is what is here.

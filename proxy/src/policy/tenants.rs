@@ -59,7 +59,7 @@ impl Policy {
         // Before the rules are looked at: never a version newer than they are.
         let version = self.version();
         let Some(tenant) = tenant else {
-            return Ok(View { snapshot: self.snapshot(), tenant: None, version });
+            return Ok(self.seen_now(None, version));
         };
         let mut found = self.tenant(tenant).await?;
         if found.version < self.tenants.floor(tenant) {
@@ -67,7 +67,7 @@ impl Policy {
             self.tenants.loaded.invalidate(tenant).await;
             found = self.tenant(tenant).await?;
         }
-        Ok(View { snapshot: self.snapshot(), tenant: Some(found.rules), version })
+        Ok(self.seen_now(Some(found.rules), version))
     }
 
     async fn tenant(&self, tenant: &Name) -> Result<Tenant, PolicyError> {
