@@ -39,6 +39,11 @@ pub(crate) async fn seen(
             continue;
         }
         let now = app.now();
+        let kind = match known {
+            None => EventType::ToolDefinitionPinned,
+            // Or the way back to what was pinned.
+            Some(_) => EventType::ToolDefinitionChanged,
+        };
         let stored = match known {
             None => Stored {
                 tool: seen.name.clone(),
@@ -53,21 +58,15 @@ pub(crate) async fn seen(
             Some(known) => Stored { served, served_through: proxy.id.clone(), served_at: now, ..known },
         };
         definitions::put(write, &proxy.org, &stored).await?;
-        sighted(app, write, proxy, &stored).await?;
+        let change = Change::new(kind, &proxy.org, &proxy.id, detail(&stored));
+        change.tool(Some(&stored.tool)).record(app, write).await?;
         news = true;
     }
     Ok(news)
 }
 
-/// Records a first sight, or a change (and the way back to what was pinned).
-async fn sighted(app: &App, write: &mut Write, proxy: &Proxy, stored: &Stored) -> Result<(), StoreError> {
-    let first = stored.served_at == stored.pinned_at && !stored.is_changed();
-    let kind = if first { EventType::ToolDefinitionPinned } else { EventType::ToolDefinitionChanged };
-    Change::new(kind, &proxy.org, &proxy.id, detail(stored)).tool(Some(&stored.tool)).record(app, write).await
-}
-
 /// What an event says of it: the texts are in the table, their digests in the log.
-pub(crate) fn detail(stored: &Stored) -> Value {
+fn detail(stored: &Stored) -> Value {
     json!({
         "audience": stored.audience,
         "pinned_sha256": stored.pinned.sha256,

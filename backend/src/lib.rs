@@ -101,7 +101,7 @@ fn configuration() -> Router<Arc<App>> {
         .route("/v1/tools/{name}", get(tools::show).patch(tools::update).delete(tools::delete))
         .route("/v1/tools/{name}/definition", get(definitions::show))
         .route("/v1/tools/{name}/definition/accept", post(definitions::accept))
-        .route("/v1/tool-definitions/changed", get(definitions::changed))
+        .route("/v1/tool-definitions", get(definitions::list))
         .route("/v1/rules", get(rules::list).post(rules::create).put(rules::replace))
         .route("/v1/rules/simulate", post(rules::simulate))
         .route("/v1/rules/{id}", get(show::<Rule, rules::Shown>).patch(rules::update).delete(rules::delete))

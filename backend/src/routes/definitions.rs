@@ -98,12 +98,15 @@ impl From<Stored> for Shown {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListParams {
+    /// Only those that are not served as they were pinned.
+    #[serde(default)]
+    changed: bool,
     limit: Option<u32>,
     cursor: Option<String>,
 }
 
-/// `GET /v1/tool-definitions/changed`: the registered tools that are not served as they were pinned.
-pub(crate) async fn changed(
+/// `GET /v1/tool-definitions`: of the registered tools.
+pub(crate) async fn list(
     State(app): State<Arc<App>>,
     Management(who): Management,
     Params(params): Params<ListParams>,
@@ -113,7 +116,7 @@ pub(crate) async fn changed(
     // Names hold no line breaks.
     let after = cursor.split_once('\n').unwrap_or((&cursor, ""));
     let mut db = app.db.read().await?;
-    let rows = table::changed(&mut db, who.org(), after, limit + 1).await?;
+    let rows = table::list(&mut db, who.org(), params.changed, after, limit + 1).await?;
     let page = Page::new(rows, limit, |d| format!("{}\n{}", d.audience, d.tool));
     Ok(Json(Page { data: page.data.into_iter().map(Shown::from).collect(), next_cursor: page.next_cursor }))
 }

@@ -104,20 +104,22 @@ pub(crate) async fn find(
     row.map(Stored::try_from).transpose()
 }
 
-/// Those of registered tools that are not as they were pinned, after `(audience, tool)`.
-pub(crate) async fn changed(
+/// Those of registered tools, or only those that are not as they were pinned, after `(audience, tool)`.
+pub(crate) async fn list(
     db: &mut SqliteConnection,
     org: &Name,
+    changed: bool,
     (audience, tool): (&str, &str),
     limit: u32,
 ) -> Result<Vec<Stored>, StoreError> {
     let rows: Vec<Row> = sqlx::query_as(select!(
-        "AS d WHERE org = ? AND pinned_sha256 <> served_sha256 AND (audience, tool) > (?, ?)
+        "AS d WHERE org = ? AND (pinned_sha256 <> served_sha256 OR NOT ?) AND (audience, tool) > (?, ?)
          AND EXISTS (SELECT 1 FROM tools t WHERE t.org = d.org AND t.name = d.tool
                      AND t.audience = d.audience AND t.status = 'active')
          ORDER BY audience, tool LIMIT ?"
     ))
     .bind(org.as_str())
+    .bind(changed)
     .bind(audience)
     .bind(tool)
     .bind(limit)

@@ -14,6 +14,7 @@ fn decided(permission: Permission) -> EventData {
         rule: None,
         policy_version: 1,
         unregistered: false,
+        definition_changed: false,
     };
     EventData { decision: Some(decision), tool: Some("transfer_funds".to_owned()), ..EventData::default() }
 }
