@@ -16,6 +16,7 @@ use serde::Deserialize;
 use sqlx::SqliteConnection;
 
 use super::arguments::{Exact, exact};
+use super::drift::{self, Drift};
 use super::text::{Piece, kilobytes, remaining, visible};
 use super::why::{self, Why};
 use super::{refused, show};
@@ -79,6 +80,8 @@ struct Card {
     approvals_so_far: Vec<String>,
     levels: u8,
     ran_before: u32,
+    /// The tool is not what it was when it was pinned.
+    drift: Option<Drift>,
 }
 
 /// The form that decides.
@@ -211,6 +214,7 @@ async fn card(
         || store::one::<tools::Stored>(db, &approval.org, &approval.tool)
             .await?
             .is_some_and(|t| t.status == tools::Status::Active && t.tool.audience == approval.audience);
+    let drift = drift::of(db, &approval).await?;
     let now = app.now();
     let deadline_ms = approval.deadline();
     Ok(Card {
@@ -220,7 +224,8 @@ async fn card(
         barred: barred.as_ref().map(why::barred),
         exact,
         apart,
-        why: why::why(&approval, registered),
+        why: if drift.is_some() { why::described_anew() } else { why::why(&approval, registered) },
+        drift,
         deadline_ms,
         remaining: remaining(deadline_ms, now),
         reason: approval.reason.as_deref().map(visible).unwrap_or_default(),

@@ -5,6 +5,7 @@
 
 pub(crate) mod approvals;
 mod arguments;
+mod drift;
 pub(crate) mod login;
 mod text;
 mod why;

@@ -24,6 +24,12 @@ pub(super) fn depends_on_registration(resolved_from: &str) -> bool {
     }
 }
 
+/// The tool server says something else of the tool than when it was pinned, whatever a rule says of it.
+pub(super) fn described_anew() -> Why {
+    let words = "The tool server describes this tool otherwise than before: see what changed.";
+    Why { words: words.to_owned(), level: None }
+}
+
 /// Why this one waits.
 pub(super) fn why(approval: &Approval, registered: bool) -> Why {
     let parsed = ResolvedFrom::parse(&approval.resolved_from);
