@@ -10,6 +10,7 @@ mod check;
 mod data_dir;
 mod demo_tools;
 mod dev;
+mod doctor;
 mod explain;
 mod kind;
 mod logs;
@@ -48,6 +49,8 @@ enum Command {
     Check(check::Args),
     /// Show how a call is decided by a policy document, level by level
     Explain(explain::Args),
+    /// Look at a deployment from the agent's place: is there a way around the proxy?
+    Doctor(doctor::Args),
     /// Work with policy documents
     Policy(policy_test::Args),
     /// Check the audit log
@@ -85,6 +88,7 @@ fn dispatch(command: Command) -> anyhow::Result<Done> {
         Command::Check(args) => check::run(&args, &mut io::stdout()),
         Command::Explain(args) => explain::run(&args, &mut io::stdout()),
         Command::Audit(args) => audit::run(&args, &mut io::stdout()),
+        Command::Doctor(args) => doctor::run(&args, &mut io::stdout()),
         Command::Policy(args) => policy_test::run(&args, &mut io::stdout()),
     }
 }

@@ -1,9 +1,13 @@
 //! The other side: the approver who decides, the administrator who configures, the auditor who reads.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::agent::{Agent, Answer};
 use crate::wait::until;
+
+const EXPORT_MAX: Duration = Duration::from_secs(600);
 
 /// A management key, and an approver's key.
 #[derive(Clone)]
@@ -81,7 +85,10 @@ impl Control {
 
     /// The whole audit log, in order of arrival.
     pub async fn audit(&self) -> Vec<Value> {
-        let lines = self.management.get("/v1/audit/export").await.expect(200).text;
+        // That of a long run takes its time.
+        let export =
+            self.management.request(reqwest::Method::GET, "/v1/audit/export", "").timeout(EXPORT_MAX);
+        let lines = export.send().await.expect(200).text;
         lines.lines().map(|line| serde_json::from_str(line).expect("an event a line")).collect()
     }
 

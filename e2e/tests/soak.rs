@@ -19,6 +19,8 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 const CALLERS: usize = 6;
+/// Of a caller between two calls: so that the log of a quarter of an hour can be looked at as a whole.
+const PAUSE: Duration = Duration::from_millis(40);
 /// What the proxy may grow by after the first quarter, when every cache and buffer has been used.
 const GROWTH_KIB_MAX: u64 = 32 * 1024;
 const GROWTH_DESCRIPTORS_MAX: usize = 64;
@@ -53,6 +55,7 @@ async fn keep_calling(agent: Agent, globex: Agent, caller: usize, load: Arc<Load
         assert_eq!(answer.status, expected, "{answer:#?}");
         let count = if expected == 200 { &load.ran } else { &load.refused };
         count.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

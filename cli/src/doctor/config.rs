@@ -1,0 +1,60 @@
+//! The proxy's configuration, and the places that it names.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use oakallow_proxy::config::Config;
+use oakallow_proxy::route::RouteKind;
+
+use super::tool_server::Place;
+use super::{Finding, Places, Verdict};
+
+/// Reads the configuration as the proxy would; says what is wrong with it, and where everything is.
+pub(super) fn examine(file: &Path, findings: &mut Vec<Finding>) -> Places {
+    let subject = file.display().to_string();
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(e) => {
+            findings.push(Finding::new("config", &subject, Verdict::Fail, e.to_string()));
+            return Places::default();
+        }
+    };
+    let routes = config.routes.len();
+    findings.push(Finding::new(
+        "config",
+        &subject,
+        Verdict::Ok,
+        format!("it is in order, with {routes} routes"),
+    ));
+    findings.push(state_dir(&config.state_dir, config.join_token.is_some()));
+    let tool_servers = config.routes.iter();
+    Places {
+        tool_servers: tool_servers
+            .map(|route| Place::of_route(&route.upstream.to_string(), route.kind == RouteKind::Mcp))
+            .collect(),
+        backend: Some(config.backend_url.trim_end_matches('/').to_owned()),
+        proxy: Some(format!("http://{}", config.data)),
+        ops: Some(format!("http://{}", config.ops)),
+    }
+}
+
+/// The directory with the proxy's key and the events that are not shipped yet.
+fn state_dir(directory: &Path, has_join_token: bool) -> Finding {
+    let subject = directory.display().to_string();
+    let finding = |verdict, detail: String| Finding::new("state", &subject, verdict, detail);
+    match fs::metadata(directory) {
+        Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+            let mode = found.permissions().mode() & 0o777;
+            finding(Verdict::Fail, format!("it has mode {mode:o} and holds the proxy's keys: make it 700"))
+        }
+        Ok(_) => finding(Verdict::Ok, "it is there, and for its owner only".to_owned()),
+        Err(_) if has_join_token => {
+            finding(Verdict::Ok, "not there yet: the proxy makes it when it enrols".to_owned())
+        }
+        Err(_) => finding(
+            Verdict::Warn,
+            "not there, or not for this user to see; a proxy that enrols anew needs a join token".to_owned(),
+        ),
+    }
+}
