@@ -267,12 +267,17 @@ pub(crate) async fn after(
     conn: &mut SqliteConnection,
     org: &str,
     filter: &Filter,
-    (position, limit): (i64, u32),
+    from: (i64, u32),
 ) -> Result<Vec<StoredEvent>, StoreError> {
+    let mut query = page(org, filter, from);
+    Ok(query.build().try_map(StoredEvent::try_from).fetch_all(conn).await?)
+}
+
+fn page(org: &str, filter: &Filter, (position, limit): (i64, u32)) -> QueryBuilder<Sqlite> {
     let mut query = select(org, filter);
     query.push(" AND position > ").push_bind(position);
     query.push(" ORDER BY position LIMIT ").push_bind(limit);
-    Ok(query.build().try_map(StoredEvent::try_from).fetch_all(conn).await?)
+    query
 }
 
 /// The query of a check: chain by chain, in order.
@@ -321,4 +326,24 @@ fn select(org: &str, filter: &Filter) -> QueryBuilder<Sqlite> {
 #[must_use]
 pub(crate) fn hash_of(bytes: &[u8]) -> String {
     canonical::hex(&canonical::sha256(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Filter, page};
+    use crate::store::Db;
+
+    #[tokio::test]
+    async fn a_page_of_an_export_is_read_where_it_stands() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(dir.path()).await.unwrap();
+        let query = page("demo", &Filter::default(), (7, 64));
+        let plan = format!("EXPLAIN QUERY PLAN {}", query.sql().as_str());
+        let rows: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(plan))
+            .fetch_all(&mut *db.read().await.unwrap())
+            .await
+            .unwrap();
+        let plan: Vec<&str> = rows.iter().map(|(.., step)| step.as_str()).collect();
+        assert_eq!(plan, ["SEARCH events USING INDEX events_by_arrival (org=? AND position>?)"]);
+    }
 }
