@@ -13,6 +13,8 @@ use pingora::proxy::Session;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use crate::enforce::Waiter;
+use crate::progress;
 use crate::refusal::Refusal;
 
 /// How long a refused body is read on.
@@ -75,9 +77,8 @@ impl<'s> Client<'s> {
     /// How far the progress is that the agent has been told of; 0 when it was told of none.
     #[must_use]
     pub fn progress(&self) -> f64 {
-        let told = self.company.as_ref().is_some_and(|c| c.progress.is_some()) && self.progress > 0;
-        // One step on: the tool's own begins at 0, and must be more than the last.
-        if told { (self.progress + 1) as f64 * 1e-6 } else { 0.0 }
+        let tells = self.company.as_ref().is_some_and(|c| c.progress.is_some());
+        if tells { progress::shift(self.progress) } else { 0.0 }
     }
 
     /// Whether the answer has begun as a stream of events.
@@ -146,66 +147,10 @@ impl<'s> Client<'s> {
         let _ = tokio::time::timeout(DISCARD_MAX, read).await;
     }
 
-    /// A hold begins: an agent that can read a stream gets one at once.
-    pub async fn hold_begins(&mut self) -> Result<(), Gone> {
-        if self.company.is_none() || self.streaming {
-            return Ok(());
-        }
-        let mut headers = HeaderMap::new();
-        headers.insert("content-type", HeaderValue::from_static("text/event-stream"));
-        headers.insert("cache-control", HeaderValue::from_static("no-store"));
-        self.begin(StatusCode::OK, headers, Some(Permission::RequiresApproval), false).await?;
-        self.streaming = true;
-        self.chunk(Bytes::from_static(b": waiting for a person\n\n")).await?;
-        self.plan_beat();
-        Ok(())
-    }
-
     fn plan_beat(&mut self) {
         let every =
             self.company.as_ref().map(|c| c.progress.as_ref().map_or(c.comment_every, |(_, every)| *every));
         self.next_beat = every.map(|every| tokio::time::Instant::now() + every);
-    }
-
-    /// When the agent should hear something next.
-    #[must_use]
-    pub fn next_beat(&self) -> Option<tokio::time::Instant> {
-        self.next_beat
-    }
-
-    /// Tells the agent that it is still waiting.
-    pub async fn beat(&mut self) -> Result<(), Gone> {
-        self.progress += 1;
-        let token = self.company.as_ref().and_then(|c| c.progress.as_ref()).map(|(token, _)| token.clone());
-        let text = match token {
-            Some(token) => {
-                let message = json!({
-                    "jsonrpc": "2.0", "method": "notifications/progress",
-                    // Far below 1, so that the tool's own progress goes on from here.
-                    "params": {"progressToken": token, "progress": self.progress as f64 * 1e-6, "message": "waiting for approval"},
-                });
-                format!("event: message\ndata: {message}\n\n")
-            }
-            None => ": still waiting\n\n".to_owned(),
-        };
-        self.plan_beat();
-        self.chunk(Bytes::from(text)).await
-    }
-
-    /// Resolves when the agent has left or cancelled. May be dropped at any time.
-    pub async fn gone(&mut self) {
-        let cancelled = self.cancelled.clone();
-        let cancelled = async {
-            match &cancelled {
-                Some(cancelled) => cancelled.notified().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            // Anything but waiting means that nobody listens any more, or that what is said is not HTTP.
-            _ = self.session.read_body_or_idle(true) => {}
-            () = cancelled => {}
-        }
     }
 
     /// Begins an answer.
@@ -312,5 +257,52 @@ impl<'s> Client<'s> {
             self.session.set_keepalive(None);
         }
         self.answer(answer.status, headers, decision, Bytes::from(format!("{body}\n"))).await
+    }
+}
+
+impl Waiter for Client<'_> {
+    /// An agent that can read a stream gets one at once.
+    async fn hold_begins(&mut self) -> Result<(), Gone> {
+        if self.company.is_none() || self.streaming {
+            return Ok(());
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", HeaderValue::from_static("text/event-stream"));
+        headers.insert("cache-control", HeaderValue::from_static("no-store"));
+        self.begin(StatusCode::OK, headers, Some(Permission::RequiresApproval), false).await?;
+        self.streaming = true;
+        self.chunk(Bytes::from_static(b": waiting for a person\n\n")).await?;
+        self.plan_beat();
+        Ok(())
+    }
+
+    fn next_beat(&self) -> Option<tokio::time::Instant> {
+        self.next_beat
+    }
+
+    async fn beat(&mut self) -> Result<(), Gone> {
+        self.progress += 1;
+        let token = self.company.as_ref().and_then(|c| c.progress.as_ref()).map(|(token, _)| token.clone());
+        let text = match token {
+            Some(token) => format!("event: message\ndata: {}\n\n", progress::waiting(&token, self.progress)),
+            None => ": still waiting\n\n".to_owned(),
+        };
+        self.plan_beat();
+        self.chunk(Bytes::from(text)).await
+    }
+
+    async fn gone(&mut self) {
+        let cancelled = self.cancelled.clone();
+        let cancelled = async {
+            match &cancelled {
+                Some(cancelled) => cancelled.notified().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // Anything but waiting means that nobody listens any more, or that what is said is not HTTP.
+            _ = self.session.read_body_or_idle(true) => {}
+            () = cancelled => {}
+        }
     }
 }

@@ -12,6 +12,7 @@
 pub mod app;
 pub mod approval;
 pub mod backend;
+pub mod base;
 pub mod call;
 pub mod client;
 pub mod clock;
@@ -30,6 +31,7 @@ pub mod ops;
 pub mod outcome;
 pub mod phases;
 pub mod policy;
+pub mod progress;
 pub mod redact;
 pub mod refusal;
 pub mod route;
@@ -41,4 +43,5 @@ pub mod spool;
 pub mod sse;
 pub mod unidentified;
 
-pub use run::{Running, StartError, start};
+pub use base::StartError;
+pub use run::{Running, start};

@@ -26,7 +26,7 @@ pub fn check(kind: RouteKind, headers: &HeaderMap, body: &[u8]) -> Result<(), Re
     let Some(first) = first else {
         return match kind {
             RouteKind::Http => Ok(()),
-            RouteKind::Mcp => refuse("send `Content-Type: application/json`"),
+            RouteKind::Mcp | RouteKind::Stdio => refuse("send `Content-Type: application/json`"),
         };
     };
     let text = first.to_str().unwrap_or_default().to_ascii_lowercase();

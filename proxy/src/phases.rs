@@ -21,6 +21,15 @@ pub struct Phases(pub Arc<App>);
 /// Counts a request for as long as it is worked on, also when it panics.
 pub struct InFlight(Arc<App>);
 
+impl InFlight {
+    /// From now on.
+    #[must_use]
+    pub fn new(app: &Arc<App>) -> Self {
+        app.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self(app.clone())
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -32,8 +41,7 @@ impl ProxyHttp for Phases {
     type CTX = InFlight;
 
     fn new_ctx(&self) -> InFlight {
-        self.0.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(self.0.clone())
+        InFlight::new(&self.0)
     }
 
     async fn early_request_filter(&self, session: &mut Session, _: &mut InFlight) -> Result<()> {

@@ -118,7 +118,7 @@ impl Refusal {
     fn detail(&self) -> String {
         match self {
             Self::Unauthenticated => {
-                "send a valid key as `X-API-Key: oak_agent_…` (an agent's) or `oak_live_…`".to_owned()
+                "send a valid key (an agent's `oak_agent_…`, or `oak_live_…`) as `X-API-Key`; over stdio it stands in OAKALLOW_API_KEY".to_owned()
             },
             Self::TenantNotAllowed(detail) | Self::UnsupportedMediaType(detail) => (*detail).to_owned(),
             Self::SecretInName(what) => {

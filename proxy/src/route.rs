@@ -15,6 +15,8 @@ pub enum RouteKind {
     Http,
     /// JSON-RPC of the Model Context Protocol (streamable HTTP).
     Mcp,
+    /// The same over the standard input and output of a server that the proxy starts.
+    Stdio,
 }
 
 /// A route as used.
@@ -73,6 +75,12 @@ impl Pattern {
             return Err("{tool} stands once");
         }
         Ok(Self { segments })
+    }
+
+    /// Matches no path at all.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self { segments: Vec::new() }
     }
 
     /// Whether it has a `{tool}` segment.
@@ -142,6 +150,7 @@ mod tests {
         assert_eq!(pattern.matches("/tools/"), None);
         assert_eq!(pattern.matches("/tools/x/y"), None);
         assert_eq!(pattern.matches("/Tools/x"), None);
+        assert_eq!(Pattern::nothing().matches("/"), None);
         assert!(Pattern::parse("/{tool}/{tool}").is_err());
         assert!(Pattern::parse("/{other}").is_err());
     }

@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::call;
 use crate::client::{Client, Gone};
 use crate::clock;
-use crate::enforce::{self, Ready, Refused, Target};
+use crate::enforce::{self, Bound, Ready, Refused, Target};
 use crate::event::Subject;
 use crate::fields;
 use crate::forward::{Outgoing, passed_on, put_token, target};
@@ -70,6 +70,10 @@ pub async fn request(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> 
     match incoming.route.kind {
         RouteKind::Http => plain(app, &incoming, &mut client).await,
         RouteKind::Mcp => mcp::serve(app, &incoming, &mut client).await,
+        // Its pattern matches nothing, so this is never asked for.
+        RouteKind::Stdio => {
+            turn_down(app, Some(&incoming.subject()), Refusal::UnknownRoute, &mut client).await
+        }
     }
 }
 
@@ -145,12 +149,13 @@ async fn plain(app: &Arc<App>, incoming: &Received, client: &mut Client<'_>) -> 
         Ok(prepared) => prepared,
         Err(refusal) => return turn_down(app, Some(&incoming.subject()), refusal, client).await,
     };
-    let Ready { permit, token, outcome } = match enforce::admit(app, &call, &sent, client).await {
-        Ok(ready) => ready,
-        Err(Refused { refusal, permission }) => {
-            return client.refuse(&refusal, permission, backend_url).await;
-        }
-    };
+    let Ready { permit, token, outcome } =
+        match enforce::admit(app, &call, Bound::Request(&sent), client).await {
+            Ok(ready) => ready,
+            Err(Refused { refusal, permission }) => {
+                return client.refuse(&refusal, permission, backend_url).await;
+            }
+        };
     let Some(upstream) = app.upstreams.get(&route.name) else {
         outcome.not_forwarded("unknown_route").await;
         return client.refuse(&Refusal::UnknownRoute, None, backend_url).await;

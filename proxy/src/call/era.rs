@@ -1,6 +1,9 @@
 //! Which era of the Model Context Protocol a request speaks.
 
 use http::HeaderMap;
+use serde_json::{Map, Value};
+
+use crate::call::mcp::META_VERSION;
 
 /// The first version without sessions.
 pub const STATELESS: &str = "2026-07-28";
@@ -15,10 +18,20 @@ pub enum Era {
 }
 
 impl Era {
-    /// By the version header; a version is a date, so later ones sort behind.
+    /// By the version header.
     #[must_use]
     pub fn of(headers: &HeaderMap) -> Self {
-        let version = headers.get("mcp-protocol-version").and_then(|v| v.to_str().ok());
+        Self::of_version(headers.get("mcp-protocol-version").and_then(|v| v.to_str().ok()))
+    }
+
+    /// By the version in a message's `params`, where no header says it.
+    #[must_use]
+    pub fn of_params(params: &Map<String, Value>) -> Self {
+        Self::of_version(params.get("_meta").and_then(|meta| meta.get(META_VERSION)?.as_str()))
+    }
+
+    /// A version is a date, so later ones sort behind.
+    fn of_version(version: Option<&str>) -> Self {
         if version.is_some_and(|v| v.trim() >= STATELESS) { Self::Stateless } else { Self::Sessions }
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::request::Parts;
+use http::HeaderMap;
 use oakallow_policy::call::CallNames;
 use oakallow_policy::id::Name;
 use oakallow_policy::strict_json;
@@ -33,11 +33,13 @@ const BATCH_MAX: usize = 100;
 /// Members that readers must agree on; one that differs from them by case only is refused.
 const MESSAGE_MEMBERS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
 const PARAMS_MEMBERS: [&str; 5] = ["name", "arguments", "uri", "_meta", "requestId"];
-const META_MEMBERS: [&str; 3] = ["progressToken", META_VERSION, META_CALL_ID];
-/// Where the stateless era says its version once more.
-const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+const META_MEMBERS: [&str; 4] = ["progressToken", META_VERSION, META_CALL_ID, META_TOKEN];
+/// Where a message of the stateless era says its version.
+pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// The client's own name for a call: what `Idempotency-Key` is to plain HTTP.
 const META_CALL_ID: &str = "oakallow/call-id";
+/// Where the execution token stands in a call that has no header to carry it.
+pub const META_TOKEN: &str = "oakallow/token";
 
 /// A message that cannot be read, with its id if that much could be.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,12 +72,23 @@ pub struct Message {
     pub params: Map<String, Value>,
     /// What is to be done with it.
     pub class: Class,
+    /// The era that it was read in.
+    pub era: Era,
 }
 
 /// Reads a body that speaks this era.
 pub fn read(bytes: &[u8], era: Era) -> Result<Body, Unread> {
-    let value = strict::parse(bytes).map_err(|e| unread(None, PARSE_ERROR, &e.to_string()))?;
-    match value {
+    sort(parse(bytes)?, |_| era)
+}
+
+/// Reads a body strictly, whatever it says.
+pub fn parse(bytes: &[u8]) -> Result<Value, Unread> {
+    strict::parse(bytes).map_err(|e| unread(None, PARSE_ERROR, &e.to_string()))
+}
+
+/// Makes messages of a body that was [read](parse); `era` is told a message's `params`.
+pub fn sort(body: Value, era: impl Fn(&Map<String, Value>) -> Era + Copy) -> Result<Body, Unread> {
+    match body {
         Value::Array(items) if items.is_empty() || items.len() > BATCH_MAX => {
             Err(unread(None, INVALID_REQUEST, &format!("a batch has 1 to {BATCH_MAX} messages")))
         }
@@ -90,7 +103,7 @@ fn unread(id: Option<&Value>, code: i64, message: &str) -> Unread {
     Unread { id: id.cloned().unwrap_or(Value::Null), code, message: message.to_owned() }
 }
 
-fn message(value: Value, era: Era) -> Result<Message, Unread> {
+fn message(value: Value, era: impl Fn(&Map<String, Value>) -> Era) -> Result<Message, Unread> {
     let Value::Object(mut members) = value else {
         return Err(unread(None, INVALID_REQUEST, "a message is a JSON object"));
     };
@@ -107,7 +120,9 @@ fn message(value: Value, era: Era) -> Result<Message, Unread> {
     let method = match members.get("method") {
         Some(Value::String(method)) if !is_answer => method.clone(),
         None if is_answer && id.is_some() => {
-            return Ok(Message { id: None, method: None, params: Map::new(), class: Class::Pass });
+            let params = Map::new();
+            let era = era(&params);
+            return Ok(Message { id: None, method: None, params, class: Class::Pass, era });
         }
         _ => return Err(bad(INVALID_REQUEST, "a message has either a `method` or an `id` with a result")),
     };
@@ -117,9 +132,10 @@ fn message(value: Value, era: Era) -> Result<Message, Unread> {
         Some(_) => return Err(bad(INVALID_PARAMS, "`params` is a JSON object")),
     };
     check_params(&params).map_err(|problem| bad(INVALID_PARAMS, &problem))?;
+    let era = era(&params);
     let asked = id.is_some().then_some(era);
     let class = classify(&method, asked, &params).map_err(|problem| bad(INVALID_PARAMS, problem))?;
-    Ok(Message { id, method: Some(method), params, class })
+    Ok(Message { id, method: Some(method), params, class, era })
 }
 
 fn is_id(id: &Value) -> bool {
@@ -176,8 +192,8 @@ pub struct Arrival<'a> {
     pub route: &'a Arc<Route>,
     /// Its life in the audit log.
     pub txn: &'a str,
-    /// The request's head.
-    pub parts: &'a Parts,
+    /// The request's fields; none over stdio.
+    pub headers: &'a HeaderMap,
     /// Bytes of its body.
     pub bytes: usize,
     /// Who calls.
@@ -225,7 +241,7 @@ pub fn identify(
         names: without_secrets(names)?,
         args: json!({"method": message.method, "params": without_meta(&message.params)}),
         parameters,
-        idempotency_key: idempotency_key(arrival.parts, message)?,
+        idempotency_key: idempotency_key(arrival.headers, message)?,
         wait,
         bytes: arrival.bytes,
         route: route.clone(),
@@ -238,10 +254,10 @@ fn without_meta(params: &Map<String, Value>) -> Value {
 }
 
 /// `Idempotency-Key`, else the call id in `_meta`: once, printable, short.
-fn idempotency_key(parts: &Parts, message: &Message) -> Result<Option<String>, Refusal> {
+fn idempotency_key(headers: &HeaderMap, message: &Message) -> Result<Option<String>, Refusal> {
     let wrong =
         || Refusal::InvalidRequest("an idempotency key stands once and has 1 to 255 characters".to_owned());
-    let mut found = parts.headers.get_all("idempotency-key").iter();
+    let mut found = headers.get_all("idempotency-key").iter();
     let key = match (found.next(), message.meta(META_CALL_ID)) {
         (Some(value), _) => value.to_str().map_err(|_| wrong())?,
         (None, Some(value)) => value.as_str().ok_or_else(wrong)?,

@@ -9,8 +9,7 @@ use oakallow_policy::wire::{ApprovalAnswer, ApprovalRequest, ApprovalState, Appr
 
 use crate::approval::{Hold, Holder};
 use crate::backend::BackendError;
-use crate::client::Client;
-use crate::enforce::{Life, Prints, Ready};
+use crate::enforce::{Life, Prints, Ready, Waiter};
 use crate::event;
 use crate::refusal::Refusal;
 
@@ -19,7 +18,7 @@ impl Life<'_> {
         &mut self,
         decision: &Decision<'_>,
         prints: Prints,
-        client: &mut Client<'_>,
+        waiter: &mut impl Waiter,
     ) -> Result<Ready, Refusal> {
         let state = self.ask(decision, prints).await?.approval;
         let approval = state.id.clone();
@@ -28,7 +27,7 @@ impl Life<'_> {
             ApprovalStatus::Pending if self.call.wait.is_zero() => Err(Refusal::Pending(state)),
             ApprovalStatus::Pending => {
                 let begun = Instant::now();
-                let held = self.hold(state, prints, client).await;
+                let held = self.hold(state, prints, waiter).await;
                 let label = held.as_ref().map_or_else(Refusal::code, |_| "approved");
                 let seconds = begun.elapsed().as_secs_f64();
                 self.app.metrics.hold_seconds.with_label_values(&[label]).observe(seconds);
@@ -92,7 +91,7 @@ impl Life<'_> {
         &mut self,
         state: ApprovalState,
         prints: Prints,
-        client: &mut Client<'_>,
+        waiter: &mut impl Waiter,
     ) -> Result<ApprovalState, Refusal> {
         let call = self.call;
         let holder = Holder {
@@ -107,7 +106,7 @@ impl Life<'_> {
         let data = EventData { approval: Some(approval_record(&state)), ..EventData::default() };
         self.pending.push(event::of_call(call, EventType::CallHeld, data));
         self.flush().await?;
-        client.hold_begins().await.map_err(|_| Refusal::Pending(state))?;
+        waiter.hold_begins().await.map_err(|_| Refusal::Pending(state))?;
         let mut draining = self.app.draining.subscribe();
         let mut policy = self.app.policy.subscribe();
         // What changed since the call was decided.
@@ -117,14 +116,14 @@ impl Life<'_> {
             if let Some(end) = settled(&hold) {
                 return end;
             }
-            let beat_at = client.next_beat();
+            let beat_at = waiter.next_beat();
             let stir = tokio::select! {
                 () = hold.changed() => Stir::Look,
                 () = changed(&mut policy) => Stir::Policy,
                 () = tokio::time::sleep_until(deadline) => Stir::End,
                 () = drained(&mut draining) => Stir::End,
                 () = until(beat_at) => Stir::Beat,
-                () = client.gone() => Stir::End,
+                () = waiter.gone() => Stir::End,
             };
             let end = match stir {
                 Stir::Look => false,
@@ -133,7 +132,7 @@ impl Life<'_> {
                     false
                 }
                 Stir::End => true,
-                Stir::Beat => client.beat().await.is_err(),
+                Stir::Beat => waiter.beat().await.is_err(),
             };
             if end {
                 // An approval that came at this very moment waits for the next try.

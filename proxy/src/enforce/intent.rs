@@ -55,7 +55,7 @@ impl Life<'_> {
             token_id: Some(jti.to_owned()),
             fingerprint: Some(prints.fingerprint.to_string()),
             execution: Some(ExecutionRecord {
-                request_sha256: Some(hex(&self.target.body_sha256)),
+                request_sha256: Some(hex(self.bound.sha256())),
                 ..ExecutionRecord::default()
             }),
             ..EventData::default()
@@ -63,7 +63,7 @@ impl Life<'_> {
     }
 
     fn claims(&self, permit: &Permit, decision: &Decision<'_>, prints: Prints, jti: String) -> Claims {
-        let (call, target) = (self.call, self.target);
+        let (call, request) = (self.call, self.bound.request());
         let now_s = clock::now_ms() / 1_000;
         let text = |name: &Option<oakallow_policy::Name>| name.as_ref().map(|n| n.as_str().to_owned());
         Claims {
@@ -75,10 +75,10 @@ impl Life<'_> {
             tool: call.names.tool.as_str().to_owned(),
             resource: text(&call.names.resource),
             method: text(&call.names.method),
-            htm: Some(target.method.as_str().to_owned()),
-            htu: Some(target.uri.to_string()),
-            bnd: Binding::Request,
-            bdh: Some(base64url(&target.body_sha256)),
+            htm: request.map(|r| r.method.as_str().to_owned()),
+            htu: request.map(|r| r.uri.to_string()),
+            bnd: if request.is_some() { Binding::Request } else { Binding::None },
+            bdh: request.map(|r| base64url(&r.body_sha256)),
             ah: Some(base64url(&prints.arguments)),
             apr: permit.approval().map(str::to_owned),
             pol: permit.policy_version(),

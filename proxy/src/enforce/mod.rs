@@ -2,11 +2,12 @@
 //! to forward, with everything that has to be written down about it written down.
 //!
 //! Here: arriving, deciding, refusing. [`approve`]: a person is asked. [`release`]: what was approved is
-//! decided again. [`intent`]: the last steps before the call is sent.
+//! decided again. [`intent`]: the last steps before the call is sent. [`waiter`]: who waits meanwhile.
 
 mod approve;
 mod intent;
 mod release;
+mod waiter;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,13 +21,40 @@ use oakallow_policy::{Decision, Permission, Permit, ResolveError};
 
 use crate::app::App;
 use crate::call::IdentifiedCall;
-use crate::client::Client;
 use crate::event;
 use crate::outcome::Outcome;
 use crate::policy::View;
 use crate::refusal::Refusal;
+pub use waiter::Waiter;
 
-/// What exactly will be sent.
+/// What exactly will be sent, and the token is bound to besides the call.
+#[derive(Clone, Copy)]
+pub enum Bound<'a> {
+    /// An HTTP request.
+    Request(&'a Target),
+    /// A message that will carry the token itself, and so cannot be covered by it: the SHA-256 of what it
+    /// is without.
+    Message([u8; 32]),
+}
+
+impl<'a> Bound<'a> {
+    /// SHA-256 of what is sent.
+    fn sha256(&self) -> &[u8; 32] {
+        match self {
+            Self::Request(target) => &target.body_sha256,
+            Self::Message(sha256) => sha256,
+        }
+    }
+
+    fn request(&self) -> Option<&'a Target> {
+        match self {
+            Self::Request(target) => Some(target),
+            Self::Message(_) => None,
+        }
+    }
+}
+
+/// An HTTP request that will be sent.
 pub struct Target {
     /// HTTP method.
     pub method: Method,
@@ -58,11 +86,11 @@ pub struct Refused {
 pub async fn admit(
     app: &Arc<App>,
     call: &IdentifiedCall,
-    target: &Target,
-    client: &mut Client<'_>,
+    bound: Bound<'_>,
+    waiter: &mut impl Waiter,
 ) -> Result<Ready, Refused> {
-    let mut life = Life { app, call, target, pending: Vec::new(), decision: None, closed: false };
-    let refusal = match life.run(client).await {
+    let mut life = Life { app, call, bound, pending: Vec::new(), decision: None, closed: false };
+    let refusal = match life.run(waiter).await {
         Ok(ready) => return Ok(ready),
         Err(refusal) => refusal,
     };
@@ -75,7 +103,7 @@ pub async fn admit(
 struct Life<'a> {
     app: &'a Arc<App>,
     call: &'a IdentifiedCall,
-    target: &'a Target,
+    bound: Bound<'a>,
     /// Events that are written with the next append: one write for the whole of a short life.
     pending: Vec<Event>,
     decision: Option<DecisionRecord>,
@@ -95,7 +123,7 @@ struct Prints {
 }
 
 impl Life<'_> {
-    async fn run(&mut self, client: &mut Client<'_>) -> Result<Ready, Refusal> {
+    async fn run(&mut self, waiter: &mut impl Waiter) -> Result<Ready, Refusal> {
         if self.app.is_draining() {
             return Err(Refusal::Draining);
         }
@@ -115,7 +143,7 @@ impl Life<'_> {
             let permit = Permit::by_rule(&decision).map_err(|e| unavailable(&e))?;
             return self.forward(permit, &decision, (prints, key)).await;
         }
-        self.approve(&decision, prints, client).await
+        self.approve(&decision, prints, waiter).await
     }
 
     async fn view(&self) -> Result<View, Refusal> {

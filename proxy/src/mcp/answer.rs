@@ -4,13 +4,13 @@
 use oakallow_policy::Permission;
 use serde_json::{Value, json};
 
-use crate::call::mcp::{INVALID_PARAMS, Message};
+use crate::call::mcp::{INVALID_PARAMS, METHOD_NOT_FOUND, Message};
 use crate::mcp::era::Era;
 use crate::refusal::{Refusal, more};
 
 /// Our errors; the reserved range is -32768 to -32000 (JSON-RPC 2.0 section 5.1).
 const REFUSED: i64 = -31_403;
-pub(super) const UNAVAILABLE: i64 = -31_503;
+const UNAVAILABLE: i64 = -31_503;
 /// The member of `_meta` that says what was decided.
 pub(super) const DECISION_META: &str = "oakallow/decision";
 
@@ -22,6 +22,24 @@ pub(super) fn error(id: &Value, code: i64, message: &str, data: Option<Value>) -
         members.insert("data".to_owned(), data);
     }
     json!({"jsonrpc": "2.0", "id": id, "error": error})
+}
+
+/// What is said instead of an answer, or of each in a batch, that could not be recorded.
+pub(super) fn instead(body: &Value, unrecorded: &Refusal) -> Value {
+    let answer = unrecorded.answer();
+    let text = format!("{} ({}): {}", answer.title, answer.code, answer.detail);
+    let instead = |body: &Value| error(body.get("id").unwrap_or(&Value::Null), UNAVAILABLE, &text, None);
+    match body {
+        Value::Array(errors) => errors.iter().map(instead).collect(),
+        one => instead(one),
+    }
+}
+
+/// The answer to a method that the table does not have.
+pub(super) fn unknown_method(message: &Message) -> Value {
+    let id = message.id.as_ref().unwrap_or(&Value::Null);
+    let method = message.method.as_deref().unwrap_or_default();
+    error(id, METHOD_NOT_FOUND, &format!("this proxy does not pass the method `{method}` on"), None)
 }
 
 /// What a refused message is answered with.

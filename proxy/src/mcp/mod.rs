@@ -1,5 +1,5 @@
-//! Requests of an MCP route (streamable HTTP, both eras): what is a call is decided like any other call;
-//! the rest of the protocol passes unchanged and unbuffered.
+//! Requests of an MCP route (streamable HTTP, both eras; over standard input and output: [`stdio`]): what is a
+//! call is decided like any other call; the rest of the protocol passes unchanged and unbuffered.
 //!
 //! A batch passes only when all of it is plumbing. One that holds a call, a list of tools or anything
 //! unknown is refused whole, one error an id: one token proves one call, so calls come one by one.
@@ -28,9 +28,9 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::call::IdentifiedCall;
-use crate::call::mcp::{Arrival, Body, Class, INVALID_REQUEST, METHOD_NOT_FOUND, Message, identify, read};
+use crate::call::mcp::{Arrival, Body, Class, INVALID_REQUEST, Message, identify, read};
 use crate::client::{Client, Gone};
-use crate::enforce::{self, Ready, Target};
+use crate::enforce::{self, Bound, Ready, Target};
 use crate::event::Subject;
 use crate::forward::{Outgoing, passed_on, put_token, target};
 use crate::media;
@@ -38,7 +38,7 @@ use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 use crate::serve::{Received, not_answered, to};
 use crate::unidentified;
-use answer::{Refused, UNAVAILABLE, error};
+use answer::{Refused, error};
 use era::{Era, HEADER_MISMATCH};
 use relay::{End, Plan, Relayed, relay};
 pub use session::Mcp;
@@ -159,17 +159,7 @@ impl Exchange<'_> {
     ) -> Result<(), Gone> {
         match unidentified::refused(self.app, Some(&self.received.subject()), code).await {
             Ok(()) => say(client, status, &body, None).await,
-            Err(unrecorded) => {
-                let answer = unrecorded.answer();
-                let text = format!("{} ({}): {}", answer.title, answer.code, answer.detail);
-                let instead =
-                    |body: &Value| error(body.get("id").unwrap_or(&Value::Null), UNAVAILABLE, &text, None);
-                let body = match &body {
-                    Value::Array(errors) => errors.iter().map(instead).collect(),
-                    one => instead(one),
-                };
-                say(client, StatusCode::OK, &body, None).await
-            }
+            Err(unrecorded) => say(client, StatusCode::OK, &answer::instead(&body, &unrecorded), None).await,
         }
     }
 
@@ -221,7 +211,7 @@ impl Exchange<'_> {
     /// A call: decided, perhaps held, forwarded with a token, its outcome recorded.
     async fn call(&self, client: &mut Client<'_>, message: &Message, era: Era) -> Result<(), Gone> {
         let Received { route, parts, caller, body, txn } = self.received;
-        let arrival = Arrival { route, txn, parts, bytes: body.len(), caller };
+        let arrival = Arrival { route, txn, headers: &parts.headers, bytes: body.len(), caller };
         let wait =
             if era == Era::Stateless { route.hold_budget.min(STATELESS_WAIT_MAX) } else { route.hold_budget };
         let prepared = identify(&arrival, message, wait, &self.app.policy.snapshot())
@@ -239,7 +229,7 @@ impl Exchange<'_> {
         let id = message.id.as_ref().unwrap_or(&Value::Null);
         let cancellable = self.app.mcp.cancellable(&route.name, self.session.as_deref(), caller, id);
         client.cancelled_by(Some(cancellable.notify()));
-        let admitted = enforce::admit(self.app, &call, &sent, client).await;
+        let admitted = enforce::admit(self.app, &call, Bound::Request(&sent), client).await;
         client.cancelled_by(None);
         drop(cancellable);
         match admitted {
@@ -359,8 +349,5 @@ fn received_as(received: &Received, message: Option<&Message>) -> Subject {
 /// In a session a 404 would mean that it has ended; afterwards it is how a server says so.
 fn unknown(message: &Message, era: Era) -> (StatusCode, Value) {
     let status = if era == Era::Stateless { StatusCode::NOT_FOUND } else { StatusCode::OK };
-    let id = message.id.clone().unwrap_or(Value::Null);
-    let method = message.method.as_deref().unwrap_or_default();
-    let why = format!("this proxy does not pass the method `{method}` on");
-    (status, error(&id, METHOD_NOT_FOUND, &why, None))
+    (status, answer::unknown_method(message))
 }

@@ -1,6 +1,8 @@
 //! What is no call: handshakes, lists, notifications, answers, a session's stream. It passes as it is,
 //! under a permit that says so, and like a call it has an intent and an outcome in the record.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use oakallow_policy::Permit;
 use oakallow_policy::audit::{EventData, EventType, ExecutionRecord};
@@ -13,6 +15,7 @@ use super::list::Viewer;
 use super::param;
 use super::relay::{End, Plan, Relayed, relay};
 use super::{Exchange, execution, received_as};
+use crate::app::App;
 use crate::call::mcp::{Class, INVALID_REQUEST, Message};
 use crate::client::{Client, Gone};
 use crate::event::Subject;
@@ -30,10 +33,7 @@ impl Exchange<'_> {
         if plumbing && !repeats && Era::of(headers) == Era::Sessions {
             return self.pass(client, None).await;
         }
-        let why = "this batch is refused and nothing of it was forwarded: send calls one at a time";
-        let ids = messages.iter().filter_map(|m| m.id.as_ref());
-        let errors: Value = ids.map(|id| error(id, INVALID_REQUEST, why, None)).collect();
-        self.turn_down(client, "batch", (StatusCode::OK, errors)).await
+        self.turn_down(client, "batch", (StatusCode::OK, refused_batch(messages))).await
     }
 
     /// Protocol plumbing: through as it is.
@@ -87,7 +87,9 @@ impl Exchange<'_> {
         let permit = Permit::passthrough(self.app.policy.version());
         let subject = received_as(self.received, message);
         let begun = match self.target() {
-            Ok(sent) => self.intend(&permit, subject, &sent.body_sha256).await.map(|outcome| (sent, outcome)),
+            Ok(sent) => {
+                intend(self.app, &permit, subject, &sent.body_sha256).await.map(|outcome| (sent, outcome))
+            }
             Err(refusal) => Err(refusal),
         };
         let (sent, outcome) = match begun {
@@ -110,23 +112,6 @@ impl Exchange<'_> {
                 Ok(Relayed::nothing())
             }
         }
-    }
-
-    /// Writes the intent, with the permit's reason.
-    async fn intend(
-        &self,
-        permit: &Permit,
-        subject: Subject,
-        body_sha256: &[u8; 32],
-    ) -> Result<Outcome, Refusal> {
-        let execution =
-            ExecutionRecord { request_sha256: Some(hex(body_sha256)), ..ExecutionRecord::default() };
-        let intent =
-            EventData { permit: Some(permit.reason()), execution: Some(execution), ..EventData::default() };
-        let intent = subject.event(EventType::CallForwarded, intent);
-        let stored = self.app.spool.append(vec![intent]).await;
-        stored.map_err(|e| Refusal::AuditUnavailable(e.to_string()))?;
-        Ok(Outcome::begin(self.app.clone(), subject, permit.reason()))
     }
 
     /// Refuses what is no call, once that is recorded.
@@ -152,6 +137,29 @@ impl Exchange<'_> {
             None => client.refuse(refusal, None, &self.app.config.backend_url).await,
         }
     }
+}
+
+/// One error an id.
+pub(super) fn refused_batch(messages: &[Message]) -> Value {
+    let why = "this batch is refused and nothing of it was forwarded: send calls one at a time";
+    let ids = messages.iter().filter_map(|m| m.id.as_ref());
+    ids.map(|id| error(id, INVALID_REQUEST, why, None)).collect()
+}
+
+/// Writes the intent, with the permit's reason.
+pub(super) async fn intend(
+    app: &Arc<App>,
+    permit: &Permit,
+    subject: Subject,
+    body_sha256: &[u8; 32],
+) -> Result<Outcome, Refusal> {
+    let execution = ExecutionRecord { request_sha256: Some(hex(body_sha256)), ..ExecutionRecord::default() };
+    let intent =
+        EventData { permit: Some(permit.reason()), execution: Some(execution), ..EventData::default() };
+    let intent = subject.event(EventType::CallForwarded, intent);
+    let stored = app.spool.append(vec![intent]).await;
+    stored.map_err(|e| Refusal::AuditUnavailable(e.to_string()))?;
+    Ok(Outcome::begin(app.clone(), subject, permit.reason()))
 }
 
 /// What became of it, by the status: nothing ran, so an agent that stops listening changes nothing.

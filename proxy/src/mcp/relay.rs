@@ -14,13 +14,14 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
 use crate::client::{Client, Gone};
+use crate::enforce::Waiter as _;
 use crate::forward::passed_on;
 use crate::sse::{Message, Splitter};
 
 /// Largest message that is rewritten, and largest that is looked into.
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// How long an answer is still read when nobody waits for it: its outcome belongs in the record.
-const UNHEARD_MAX: Duration = Duration::from_secs(60);
+pub(super) const UNHEARD_MAX: Duration = Duration::from_secs(60);
 
 /// Changes a message on its way; whether it did.
 pub(super) type Rewrite<'a> = dyn FnMut(&mut Value) -> bool + Send + 'a;
@@ -261,8 +262,7 @@ impl Relay<'_, '_, '_> {
         let answers =
             self.plan.id.is_some() && message.get("id") == self.plan.id && message.get("method").is_none();
         if answers {
-            let is_error = message.pointer("/result/isError").and_then(Value::as_bool).unwrap_or(false);
-            self.failed = Some(is_error || message.get("error").is_some());
+            self.failed = Some(says_failed(message));
         }
     }
 
@@ -320,6 +320,12 @@ impl Relay<'_, '_, '_> {
             None => None,
         }
     }
+}
+
+/// Whether an answer says that the tool failed.
+pub(super) fn says_failed(answer: &Value) -> bool {
+    let is_error = answer.pointer("/result/isError").and_then(Value::as_bool).unwrap_or(false);
+    is_error || answer.get("error").is_some()
 }
 
 /// A message event.

@@ -1,27 +1,25 @@
 //! Configuration: as written in YAML, then as used. What is not understood is refused.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use http::{Method, Uri};
+use http::Uri;
 use oakallow_policy::document::{DocumentError, from_yaml};
 use oakallow_policy::id::Name;
 use oakallow_policy::wire::Secret;
 use serde::Deserialize;
 
-use crate::route::{Pattern, Route, RouteKind};
+use crate::route::{Route, RouteKind};
+
+mod routes;
+
+use routes::{WrittenRoute, route};
 
 /// The configuration as used.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Agents connect here.
-    pub data: SocketAddr,
-    /// `/healthz`, `/readyz`, `/metrics`.
-    pub ops: SocketAddr,
-    /// `/holds`, `/explain`: for people on this machine.
-    pub admin: SocketAddr,
+    /// Where this proxy listens.
+    pub listen: Listen,
     /// Identity, last verified bundles, spool.
     pub state_dir: PathBuf,
     /// What people call this proxy.
@@ -40,6 +38,17 @@ pub struct Config {
     pub redact: Redact,
     /// In order; the first that matches a request takes it.
     pub routes: Vec<std::sync::Arc<Route>>,
+}
+
+/// Where a proxy listens; `None`: nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listen {
+    /// Agents connect here; never to a proxy of `stdio` routes, whose one client has started it.
+    pub data: Option<SocketAddr>,
+    /// `/healthz`, `/readyz`, `/metrics`.
+    pub ops: Option<SocketAddr>,
+    /// `/holds`, `/explain`: for people on this machine.
+    pub admin: Option<SocketAddr>,
 }
 
 /// When an event counts as stored.
@@ -145,19 +154,12 @@ struct Written {
     routes: Vec<WrittenRoute>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct WrittenListen {
-    data: SocketAddr,
-    ops: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Default for WrittenListen {
-    fn default() -> Self {
-        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        Self { data: local(8080), ops: local(9902), admin: local(9901) }
-    }
+    data: Option<SocketAddr>,
+    ops: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
 }
 
 #[derive(Deserialize)]
@@ -168,58 +170,6 @@ struct WrittenBackend {
     join_token_file: Option<PathBuf>,
     #[serde(default)]
     join_token_env: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenRoute {
-    name: Name,
-    kind: RouteKind,
-    path: String,
-    #[serde(default)]
-    methods: Vec<String>,
-    audience: Name,
-    upstream: String,
-    /// Tool name → JSON pointer to the resource in its arguments.
-    #[serde(default)]
-    resources: BTreeMap<Name, String>,
-    /// Tool name → JSON pointer to the method in its arguments.
-    #[serde(default)]
-    method_pointers: BTreeMap<Name, String>,
-    #[serde(default)]
-    hold: WrittenHold,
-    #[serde(default)]
-    timeouts: WrittenTimeouts,
-    #[serde(default)]
-    hide_disabled: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct WrittenHold {
-    budget_s: u64,
-    comment_every_s: u64,
-    progress_every_s: u64,
-}
-
-impl Default for WrittenHold {
-    fn default() -> Self {
-        Self { budget_s: 50, comment_every_s: 15, progress_every_s: 10 }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct WrittenTimeouts {
-    connect_s: u64,
-    response_s: u64,
-    idle_s: u64,
-}
-
-impl Default for WrittenTimeouts {
-    fn default() -> Self {
-        Self { connect_s: 5, response_s: 60, idle_s: 300 }
-    }
 }
 
 impl Config {
@@ -251,9 +201,7 @@ impl Config {
         }
         let routes = w.routes.into_iter().map(route).collect::<Result<Vec<_>, _>>()?;
         Ok(Self {
-            data: w.listen.data,
-            ops: w.listen.ops,
-            admin: w.listen.admin,
+            listen: listen(&w.listen, &routes)?,
             state_dir: w.state_dir,
             name: w.name.map_or_else(default_name, Ok)?,
             join_token: join_token(&w.backend)?,
@@ -265,6 +213,24 @@ impl Config {
             routes,
         })
     }
+}
+
+/// Wrappers of `stdio` servers run side by side on people's machines, so they listen where they are told to
+/// and nowhere else.
+fn listen(w: &WrittenListen, routes: &[std::sync::Arc<Route>]) -> Result<Listen, String> {
+    let stdio = routes.iter().filter(|r| r.kind == RouteKind::Stdio).count();
+    if stdio == 0 {
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let or = |written: Option<SocketAddr>, port| Some(written.unwrap_or_else(|| local(port)));
+        return Ok(Listen { data: or(w.data, 8080), ops: or(w.ops, 9902), admin: or(w.admin, 9901) });
+    }
+    if stdio < routes.len() {
+        return Err("`stdio` routes stand in a file of their own: a proxy has them only, or none".to_owned());
+    }
+    if w.data.is_some() {
+        return Err("`data`: nobody connects to a proxy of `stdio` routes; leave it out".to_owned());
+    }
+    Ok(Listen { data: None, ops: w.ops, admin: w.admin })
 }
 
 fn plain(file: &str, message: &str) -> DocumentError {
@@ -292,45 +258,4 @@ fn join_token(w: &WrittenBackend) -> Result<Option<Secret>, String> {
         return Err("the join token does not start with `oak_join_`: is it an error of the backend, or another secret?".to_owned());
     }
     Ok(text.map(Secret::new))
-}
-
-fn route(w: WrittenRoute) -> Result<std::sync::Arc<Route>, String> {
-    let name = w.name.as_str().to_owned();
-    let upstream: Uri = w.upstream.parse().map_err(|_| format!("`{}` is not a URL", w.upstream))?;
-    if upstream.scheme_str() != Some("http") || upstream.authority().is_none() {
-        // TLS to tool servers comes later; refused rather than sent in the clear.
-        return Err(format!("`{}`: an upstream is http://host:port[/path]", w.upstream));
-    }
-    let methods = w
-        .methods
-        .iter()
-        .map(|m| m.parse::<Method>().map_err(|_| format!("`{m}` is not an HTTP method")))
-        .collect::<Result<Vec<_>, _>>()?;
-    let pattern = Pattern::parse(&w.path).map_err(|problem| format!("`{}`: {problem}", w.path))?;
-    if w.kind == RouteKind::Http && !pattern.has_tool() {
-        return Err(format!("`{}`: an http route's path has a {{tool}} segment", w.path));
-    }
-    for pointer in w.resources.values().chain(w.method_pointers.values()) {
-        if !pointer.starts_with('/') {
-            return Err(format!("`{pointer}`: a JSON pointer starts with a slash"));
-        }
-    }
-    let seconds = Duration::from_secs;
-    Ok(std::sync::Arc::new(Route {
-        name: Name::new(&name).map_err(|e| e.to_string())?,
-        kind: w.kind,
-        pattern,
-        methods: if methods.is_empty() && w.kind == RouteKind::Http { vec![Method::POST] } else { methods },
-        audience: w.audience,
-        upstream,
-        resources: w.resources,
-        method_pointers: w.method_pointers,
-        hold_budget: seconds(w.hold.budget_s),
-        comment_every: seconds(w.hold.comment_every_s.max(1)),
-        progress_every: seconds(w.hold.progress_every_s.max(1)),
-        connect_timeout: seconds(w.timeouts.connect_s.max(1)),
-        response_timeout: seconds(w.timeouts.response_s.max(1)),
-        idle_timeout: seconds(w.timeouts.idle_s.max(1)),
-        hide_disabled: w.hide_disabled,
-    }))
 }

@@ -1,0 +1,140 @@
+//! Routes as they are written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Uri};
+use oakallow_policy::id::Name;
+use serde::Deserialize;
+
+use crate::route::{Pattern, Route, RouteKind};
+
+/// How often an open stream hears a comment: half of what common intermediaries allow.
+const COMMENT_EVERY_S: u64 = 15;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenRoute {
+    name: Name,
+    kind: RouteKind,
+    path: Option<String>,
+    #[serde(default)]
+    methods: Vec<String>,
+    audience: Name,
+    upstream: Option<String>,
+    /// Tool name → JSON pointer to the resource in its arguments.
+    #[serde(default)]
+    resources: BTreeMap<Name, String>,
+    /// Tool name → JSON pointer to the method in its arguments.
+    #[serde(default)]
+    method_pointers: BTreeMap<Name, String>,
+    #[serde(default)]
+    hold: WrittenHold,
+    #[serde(default)]
+    timeouts: Option<WrittenTimeouts>,
+    #[serde(default)]
+    hide_disabled: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenHold {
+    budget_s: u64,
+    comment_every_s: Option<u64>,
+    progress_every_s: u64,
+}
+
+impl Default for WrittenHold {
+    fn default() -> Self {
+        Self { budget_s: 50, comment_every_s: None, progress_every_s: 10 }
+    }
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenTimeouts {
+    connect_s: u64,
+    response_s: u64,
+    idle_s: u64,
+}
+
+impl Default for WrittenTimeouts {
+    fn default() -> Self {
+        Self { connect_s: 5, response_s: 60, idle_s: 300 }
+    }
+}
+
+/// Where a route's requests come from and where they go.
+struct Way {
+    pattern: Pattern,
+    methods: Vec<Method>,
+    upstream: Uri,
+}
+
+/// A route as used, of one as written.
+pub(super) fn route(w: WrittenRoute) -> Result<Arc<Route>, String> {
+    let way = if w.kind == RouteKind::Stdio { nowhere(&w)? } else { by_http(&w)? };
+    for pointer in w.resources.values().chain(w.method_pointers.values()) {
+        if !pointer.starts_with('/') {
+            return Err(format!("`{pointer}`: a JSON pointer starts with a slash"));
+        }
+    }
+    let seconds = Duration::from_secs;
+    let timeouts = w.timeouts.unwrap_or_default();
+    Ok(Arc::new(Route {
+        name: w.name,
+        kind: w.kind,
+        pattern: way.pattern,
+        methods: way.methods,
+        audience: w.audience,
+        upstream: way.upstream,
+        resources: w.resources,
+        method_pointers: w.method_pointers,
+        hold_budget: seconds(w.hold.budget_s),
+        comment_every: seconds(w.hold.comment_every_s.unwrap_or(COMMENT_EVERY_S).max(1)),
+        progress_every: seconds(w.hold.progress_every_s.max(1)),
+        connect_timeout: seconds(timeouts.connect_s.max(1)),
+        response_timeout: seconds(timeouts.response_s.max(1)),
+        idle_timeout: seconds(timeouts.idle_s.max(1)),
+        hide_disabled: w.hide_disabled,
+    }))
+}
+
+fn by_http(w: &WrittenRoute) -> Result<Way, String> {
+    let name = w.name.as_str();
+    let missing = |key: &str| format!("the route `{name}` has no `{key}`");
+    let written = w.upstream.as_deref().ok_or_else(|| missing("upstream"))?;
+    let path = w.path.as_deref().ok_or_else(|| missing("path"))?;
+    let upstream: Uri = written.parse().map_err(|_| format!("`{written}` is not a URL"))?;
+    if upstream.scheme_str() != Some("http") || upstream.authority().is_none() {
+        // TLS to tool servers comes later; refused rather than sent in the clear.
+        return Err(format!("`{written}`: an upstream is http://host:port[/path]"));
+    }
+    let methods = w
+        .methods
+        .iter()
+        .map(|m| m.parse::<Method>().map_err(|_| format!("`{m}` is not an HTTP method")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let pattern = Pattern::parse(path).map_err(|problem| format!("`{path}`: {problem}"))?;
+    if w.kind == RouteKind::Http && !pattern.has_tool() {
+        return Err(format!("`{path}`: an http route's path has a {{tool}} segment"));
+    }
+    let methods = if methods.is_empty() && w.kind == RouteKind::Http { vec![Method::POST] } else { methods };
+    Ok(Way { pattern, methods, upstream })
+}
+
+/// A `stdio` route has no way of its own: one client started the proxy, the proxy starts one server.
+fn nowhere(w: &WrittenRoute) -> Result<Way, String> {
+    let of_http = [
+        ("path", w.path.is_some()),
+        ("upstream", w.upstream.is_some()),
+        ("methods", !w.methods.is_empty()),
+        ("comment_every_s", w.hold.comment_every_s.is_some()),
+        ("timeouts", w.timeouts.is_some()),
+    ];
+    if let Some((key, _)) = of_http.iter().find(|(_, is_written)| *is_written) {
+        return Err(format!("`{key}` is for routes over HTTP: a `stdio` route has none"));
+    }
+    Ok(Way { pattern: Pattern::nothing(), methods: Vec::new(), upstream: Uri::default() })
+}
