@@ -41,7 +41,7 @@ enum Command {
     Dev(dev::Args),
     /// Run the backend alone, or administer its data directory
     Backend(backend::Args),
-    /// Run the proxy alone
+    /// Run the proxy alone, or around one MCP server (--stdio)
     Proxy(proxy::Args),
     /// Run the demo tool server alone
     DemoTools(run::DemoToolsArgs),
@@ -83,7 +83,7 @@ fn dispatch(command: Command) -> anyhow::Result<Done> {
     match command {
         Command::Dev(args) => dev::run(&args),
         Command::Backend(args) => backend::run(args, &mut io::stdout()),
-        Command::Proxy(args) => proxy::run(&args),
+        Command::Proxy(args) => proxy::run(args),
         Command::DemoTools(args) => run::demo_tools(args),
         Command::Check(args) => check::run(&args, &mut io::stdout()),
         Command::Explain(args) => explain::run(&args, &mut io::stdout()),

@@ -12,6 +12,7 @@ mod param;
 mod plumbing;
 mod relay;
 mod session;
+pub mod stdio;
 
 use std::sync::Arc;
 use std::time::Duration;
