@@ -1,7 +1,7 @@
 //! The harness of the end-to-end tests: it starts the real `oakallow` binary as other people do, drives it
 //! with real clients, and reads what happened from the outside.
 //!
-//! In: processes ([`process`], [`stack`], [`proxy`]), an agent ([`agent`]), the people and scripts on the
+//! In: processes ([`process`], [`stack`], [`proxy`], [`stdio`]), an agent ([`agent`]), the people and scripts on the
 //! other side ([`control`]), a tool server that remembers what reached it ([`upstream`]), clients in other
 //! languages ([`clients`]), the MCP project's conformance suite ([`conformance`]), and the audit log as an auditor reads it ([`record`]). Out: anything that
 //! depends on how the product works inside; only `oakallow-policy` is shared, for names and chain checks.
@@ -27,5 +27,6 @@ pub mod raw;
 pub mod readme;
 pub mod record;
 pub mod stack;
+pub mod stdio;
 pub mod upstream;
 pub mod wait;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use std::{env, thread};
@@ -63,6 +63,16 @@ impl Process {
         command.stdin(Stdio::null()).stdout(appending(&out)).stderr(appending(&err));
         let child = command.spawn().unwrap_or_else(|e| panic!("cannot start {name} ({command:?}): {e}"));
         Self { name: name.to_owned(), child, out, err }
+    }
+
+    /// The same, with an input to write to.
+    #[must_use]
+    pub fn spawn_with_input(name: &str, mut command: Command, dir: &Path) -> (Self, ChildStdin) {
+        let [out, err] = ["out", "err"].map(|end| dir.join(format!("{name}.{end}")));
+        command.stdin(Stdio::piped()).stdout(appending(&out)).stderr(appending(&err));
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("cannot start {name} ({command:?}): {e}"));
+        let input = child.stdin.take().expect("it is piped");
+        (Self { name: name.to_owned(), child, out, err }, input)
     }
 
     /// Its process id.

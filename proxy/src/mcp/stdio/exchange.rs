@@ -221,7 +221,9 @@ impl Exchange {
         let given_up = cancelled(&incoming.message).and_then(|id| Some((id.clone(), self.flights.txn(id)?)));
         self.plumb(incoming, None).await;
         if let Some((id, txn)) = given_up {
-            self.apart(|exchange| async move { exchange.forget(&id, &txn).await });
+            // Not counted as work under way: it only waits.
+            let exchange = self.clone();
+            tokio::spawn(async move { exchange.forget(&id, &txn).await });
         }
     }
 
