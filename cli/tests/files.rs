@@ -148,3 +148,47 @@ fn explain_names_everything_that_the_document_does_not_have() {
     let said = stderr(&output);
     assert!(said.contains("no tenant `nobody`") && !said.contains("no tool"), "{said}");
 }
+
+#[test]
+fn a_stdio_route_has_nothing_that_only_http_has() {
+    let text = fs::read_to_string(config("stdio.yaml")).unwrap();
+    let http = "  - {name: web, kind: http, path: \"/tools/{tool}\", audience: web, upstream: \"http://127.0.0.1:1\"}\n";
+    for (from, to, said) in [
+        ("    audience: files\n", "    audience: files\n    path: /mcp\n", "`path` is for routes over HTTP"),
+        (
+            "    audience: files\n",
+            "    audience: files\n    timeouts: {}\n",
+            "`timeouts` is for routes over HTTP",
+        ),
+        ("    audience: files\n", "    audience: files\n    command: npx\n", "unknown field `command`"),
+        ("# listen:\n", "listen: {data: \"127.0.0.1:8080\"}\n", "`data`: nobody connects"),
+        ("routes:\n", &format!("routes:\n{http}"), "`stdio` routes stand in a file of their own"),
+        ("    kind: stdio\n", "    kind: mcp\n", "has no `upstream`"),
+    ] {
+        let (_dir, file) = written(&text.replacen(from, to, 1));
+        let checked = oakallow(&["check", &file]);
+        assert!(!checked.status.success() && stdout(&checked).contains(said), "{said}: {}", stdout(&checked));
+    }
+}
+
+#[test]
+fn a_proxy_that_listens_does_not_start_with_stdio_routes_nor_the_other_way_round() {
+    let listens = oakallow(&["proxy", "--config", &config("stdio.yaml")]);
+    assert!(
+        !listens.status.success() && stderr(&listens).contains("oakallow proxy --stdio"),
+        "{}",
+        stderr(&listens)
+    );
+    let wraps = oakallow(&["proxy", "--stdio", "--config", &config("proxy.yaml"), "--", "true"]);
+    assert!(
+        !wraps.status.success() && stderr(&wraps).contains("no route of the kind `stdio`"),
+        "{}",
+        stderr(&wraps)
+    );
+    let commandless = oakallow(&["proxy", "--stdio", "--config", &config("stdio.yaml")]);
+    assert!(
+        !commandless.status.success() && stderr(&commandless).contains("COMMAND"),
+        "{}",
+        stderr(&commandless)
+    );
+}

@@ -97,7 +97,7 @@ impl std::fmt::Debug for TokenKey {
 pub enum Binding {
     /// The exact request: `htm`, `htu` and `bdh` are present.
     Request,
-    /// No request: minted through REST without a body.
+    /// No request: minted through REST without a body, or for a message that carries the token itself.
     None,
 }
 

@@ -6,6 +6,8 @@
 //!       → enforce (rules → schema → [hold] → intent → token)
 //!       → forward (only with a permit) → outcome → spool → ship → backend
 //! ```
+//! Around an MCP server that speaks over standard input and output, `mcp::stdio` stands in the place of `serve`.
+//!
 //! In scope: the path of a call, and what it needs of the backend. Out of scope: rules (`oakallow-policy`),
 //! approvals as people see them, storage of the audit log (`oakallow-backend`).
 

@@ -5,6 +5,7 @@
 
 mod calls;
 mod ends;
+mod guide;
 mod lines;
 mod sdks;
 mod secrets;
