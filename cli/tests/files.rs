@@ -185,6 +185,12 @@ fn a_proxy_that_listens_does_not_start_with_stdio_routes_nor_the_other_way_round
         "{}",
         stderr(&wraps)
     );
+    let two = fs::read_to_string(config("stdio.yaml")).unwrap();
+    let (_dir, two) = written(&format!("{two}  - {{name: mail, kind: stdio, audience: mail}}\n"));
+    let several = oakallow(&["proxy", "--stdio", "--config", &two, "--", "true"]);
+    assert!(stderr(&several).contains("name one of them with --route (files, mail)"), "{}", stderr(&several));
+    let unknown = oakallow(&["proxy", "--stdio", "--route", "web", "--config", &two, "--", "true"]);
+    assert!(stderr(&unknown).contains("no route `web`; it has files, mail"), "{}", stderr(&unknown));
     let commandless = oakallow(&["proxy", "--stdio", "--config", &config("stdio.yaml")]);
     assert!(
         !commandless.status.success() && stderr(&commandless).contains("COMMAND"),

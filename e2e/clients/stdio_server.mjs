@@ -5,11 +5,12 @@ import { createInterface } from "node:readline";
 
 const file = process.argv[2];
 const write = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
-const tools = ["show", "note", "hang", "steps", "hidden"].map((name) => ({ name, inputSchema: { type: "object" } }));
+const tools = ["show", "note", "hang", "steps", "held", "hidden"].map((name) => ({ name, inputSchema: { type: "object" } }));
 
 const run = {
   show: ({ _meta }) => ({ meta: _meta ?? null, env: process.env }),
   note: ({ arguments: args }) => ({ noted: args?.number ?? null }),
+  held: () => ({ held: true }),
   steps: ({ _meta }) => {
     for (const progress of [0, 1]) {
       const params = { progressToken: _meta.progressToken, progress };

@@ -27,6 +27,11 @@ pub struct Wrapping {
 impl Wrapping {
     /// Writes it, with a fresh join token. `more` is merged into the route.
     pub async fn new(stack: &Stack, name: &str, more: Value) -> Self {
+        Self::listening(stack, name, more, json!({})).await
+    }
+
+    /// The same, with listeners.
+    pub async fn listening(stack: &Stack, name: &str, more: Value, listen: Value) -> Self {
         let dir = stack.dir().join(name);
         fs::create_dir_all(&dir).expect("a directory");
         let join = json!({"audiences": [AUDIENCE], "tenants": null});
@@ -41,6 +46,7 @@ impl Wrapping {
         let config = json!({
             "state_dir": dir.join("state"),
             "name": name,
+            "listen": listen,
             "backend": {"url": stack.env("OAKALLOW_BACKEND"), "join_token_file": token_file},
             "routes": [route],
         });

@@ -1,5 +1,6 @@
 //! Calls: decided, held, forwarded with a token, answered.
 
+use oakallow_e2e::agent::Agent;
 use oakallow_e2e::stack::Stack;
 use oakallow_e2e::stdio::{AUDIENCE, Wrapper, Wrapping, bare_server, reached};
 use oakallow_e2e::wait::until;
@@ -111,7 +112,7 @@ async fn what_is_disabled_is_not_listed_nor_run_and_leaves_a_record() {
     let list = wrapper.answer(&json!(1)).await;
     let names: Vec<&str> =
         list["result"]["tools"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["show", "note", "hang", "steps"]);
+    assert_eq!(names, ["show", "note", "hang", "steps", "held"]);
     wrapper.call(2, "hidden", &json!({}));
     let refused = wrapper.answer(&json!(2)).await;
     assert_eq!(refused["result"]["isError"], true, "{refused:#}");
@@ -125,4 +126,113 @@ async fn what_is_disabled_is_not_listed_nor_run_and_leaves_a_record() {
     assert_eq!(wrapper.answer(&json!(4)).await["error"]["code"], -32_601);
     let methods: Vec<Value> = reached(&file).iter().map(|m| m["method"].clone()).collect();
     assert_eq!(methods, ["initialize", "notifications/initialized", "tools/list"]);
+}
+
+#[tokio::test]
+async fn a_call_that_nobody_decides_on_is_answered_pending_and_picked_up_later() {
+    let stack = Stack::start().await;
+    govern_bare(&stack).await;
+    let wrapping = Wrapping::new(&stack, "pending", json!({"hold": {"budget_s": 1}})).await;
+    let file = wrapping.dir().join("reached");
+    let mut wrapper = Wrapper::ready(&wrapping, &bare_server(&file), stack.env("OAKALLOW_ACME_KEY")).await;
+    let held = json!({"name": "held", "arguments": {"password": "hunter2-hunter2"}});
+    wrapper.request(&json!(1), "tools/call", &held);
+    let pending = wrapper.answer(&json!(1)).await;
+    assert_eq!(pending["result"]["isError"], true, "{pending:#}");
+    let decision = &pending["result"]["_meta"]["oakallow/decision"];
+    assert_eq!((&decision["reason"], &decision["status"]), (&json!("approval_pending"), &json!("pending")));
+    stack.control().approve(decision["approval_id"].as_str().unwrap()).await;
+    wrapper.request(&json!(2), "tools/call", &held);
+    let ran = wrapper.answer(&json!(2)).await;
+    assert_eq!(ran["result"]["structuredContent"]["held"], true, "{ran:#}");
+    // The tool got the argument, the record did not.
+    assert_eq!(reached(&file).last().unwrap()["params"]["arguments"]["password"], "hunter2-hunter2");
+    let life = stack.control().await_event(txn(&pending), "call.refused").await;
+    assert!(!json!(life).to_string().contains("hunter2"), "{life:#?}");
+}
+
+#[tokio::test]
+async fn a_message_of_the_stateless_era_is_answered_in_its_words() {
+    let stack = Stack::start().await;
+    govern_bare(&stack).await;
+    let wrapping = Wrapping::new(&stack, "stateless", json!({})).await;
+    let server = bare_server(&wrapping.dir().join("reached"));
+    let mut wrapper = Wrapper::ready(&wrapping, &server, stack.env("OAKALLOW_ACME_KEY")).await;
+    let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
+    wrapper.request(&json!(1), "tools/call", &json!({"name": "hidden", "_meta": meta}));
+    assert_eq!(wrapper.answer(&json!(1)).await["result"]["resultType"], "complete");
+    wrapper.request(&json!(2), "resources/subscribe", &json!({"uri": "a://b", "_meta": meta}));
+    assert_eq!(wrapper.answer(&json!(2)).await["error"]["code"], -32_601, "it has left the protocol");
+    wrapper.say(&json!([{"jsonrpc": "2.0", "id": 3, "method": "ping", "params": {"_meta": meta}}]));
+    let refused = wrapper.process.until("an error for the batch", |all| {
+        all.lines()
+            .any(|line| line.starts_with('[') && line.contains("send calls one at a time"))
+            .then_some(())
+    });
+    refused.await;
+}
+
+#[tokio::test]
+async fn a_call_that_the_server_has_is_cancelled_there() {
+    let stack = Stack::start().await;
+    govern_bare(&stack).await;
+    let wrapping = Wrapping::new(&stack, "given-up", json!({})).await;
+    let file = wrapping.dir().join("reached");
+    let mut wrapper = Wrapper::ready(&wrapping, &bare_server(&file), stack.env("OAKALLOW_ACME_KEY")).await;
+    wrapper.call(1, "hang", &json!({}));
+    let has = async |what: &str| reached(&file).iter().any(|m| m.to_string().contains(what)).then_some(());
+    until("the call at the server", async || has("hang").await).await;
+    wrapper.say(&json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}));
+    until("the end of it at the server", async || has("notifications/cancelled").await).await;
+}
+
+#[tokio::test]
+async fn metrics_are_where_the_configuration_says() {
+    let stack = Stack::start().await;
+    govern_bare(&stack).await;
+    let listen = json!({"ops": "127.0.0.1:0"});
+    let wrapping = Wrapping::listening(&stack, "measured", json!({}), listen).await;
+    let server = bare_server(&wrapping.dir().join("reached"));
+    let mut wrapper = Wrapper::ready(&wrapping, &server, stack.env("OAKALLOW_ACME_KEY")).await;
+    wrapper.call(1, "note", &json!({"number": 1}));
+    wrapper.call(2, "hidden", &json!({}));
+    for id in [1, 2] {
+        let _ = wrapper.answer(&json!(id)).await;
+    }
+    let address = wrapper.process.until("the ops listener", |all| {
+        let line = all.lines().find(|line| line.contains("the ops listener is ready"))?;
+        line.split("address=").nth(1)?.split_whitespace().next().map(str::to_owned)
+    });
+    let ops = Agent::new(&format!("http://{}", address.await), "");
+    let outcomes = async || {
+        let text = ops.get("/metrics").await.expect(200).text;
+        let has = |start: &str, value: &str| text.lines().any(|l| l.starts_with(start) && l.contains(value));
+        let ran = has(
+            "oakallow_upstream_outcomes_total",
+            "permit=\"rule\",result=\"success\",route=\"measured\"} 1",
+        );
+        let refused = has("oakallow_refusals_total", "reason=\"disabled\"} 1");
+        (ran && refused).then_some(())
+    };
+    until("both calls in the metrics", outcomes).await;
+}
+
+#[tokio::test]
+async fn without_a_place_for_the_record_nothing_is_forwarded() {
+    let stack = Stack::start().await;
+    govern_bare(&stack).await;
+    let wrapping = Wrapping::new(&stack, "unrecorded", json!({})).await;
+    let file = wrapping.dir().join("reached");
+    let mut wrapper = Wrapper::ready(&wrapping, &bare_server(&file), stack.env("OAKALLOW_ACME_KEY")).await;
+    until("the handshake at the server", async || (reached(&file).len() == 2).then_some(())).await;
+    std::fs::remove_dir_all(wrapping.dir().join("state/spool")).unwrap();
+    wrapper.call(1, "note", &json!({"number": 1}));
+    wrapper.request(&json!(2), "ping", &json!({}));
+    wrapper.request(&json!(3), "tools/list", &json!({}));
+    for id in 1..=3 {
+        let refused = wrapper.answer(&json!(id)).await;
+        let reason = &refused["error"]["data"]["reason"];
+        assert_eq!(reason, "audit_unavailable", "{refused:#}");
+    }
+    assert_eq!(reached(&file).len(), 2);
 }

@@ -72,6 +72,33 @@ async fn the_end_of_the_input_and_sigterm_end_both_in_good_order() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_held_at_the_end_is_answered_pending() {
+    let stack = Stack::start().await;
+    govern_bare(&stack).await;
+    let wrapping = Wrapping::new(&stack, "held-at-the-end", json!({})).await;
+    let file = wrapping.dir().join("reached");
+    let mut wrapper = Wrapper::ready(&wrapping, &bare_server(&file), stack.env("OAKALLOW_ACME_KEY")).await;
+    wrapper.call(1, "held", &json!({}));
+    let _ = stack.control().await_pending("held").await;
+    wrapper.process.signal("TERM");
+    assert!(wrapper.ended().await.success());
+    let answer = said_to(&wrapper, 1).await;
+    assert_eq!(answer["result"]["_meta"]["oakallow/decision"]["reason"], "approval_pending", "{answer:#}");
+    assert!(calls(&file).is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_started_is_told() {
+    let stack = Stack::start().await;
+    let wrapping = Wrapping::new(&stack, "no-server", json!({})).await;
+    let key = ("OAKALLOW_API_KEY", stack.env("OAKALLOW_ACME_KEY"));
+    let mut wrapper = Wrapper::start(&wrapping, &["no-such-server".to_owned()], &[key]);
+    assert!(!wrapper.ended().await.success());
+    let logged = wrapper.process.logged();
+    assert!(logged.contains("the tool server `no-such-server` cannot be started"), "{logged}");
+}
+
+#[tokio::test]
 async fn a_second_one_with_the_same_state_does_not_start() {
     let stack = Stack::start().await;
     let wrapping = Wrapping::new(&stack, "shared", json!({})).await;

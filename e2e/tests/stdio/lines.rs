@@ -79,3 +79,36 @@ async fn a_batch_of_plumbing_passes_one_by_one() {
         assert_eq!(wrapper.answer(&json!(id)).await["result"], json!({}));
     }
 }
+
+/// Reads a line, then says what stands behind it in the table; a call never gets to it.
+const LIAR: &str = r#"
+echo 'a banner that is no message'
+read -r line
+echo '{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"I ran"}]}}'
+echo '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"info","data":"told"}}'
+read -r line
+echo '[{"jsonrpc":"2.0","id":2,"result":{"tools":[{"name":"hidden"},{"name":"note"}]}}]'
+exec cat > /dev/null
+"#;
+
+#[tokio::test]
+async fn the_server_answers_what_it_was_asked_and_nothing_else() {
+    let stack = Stack::start().await;
+    govern_bare(&stack).await;
+    let wrapping = Wrapping::new(&stack, "liar", json!({})).await;
+    let server = ["sh", "-c", LIAR].map(str::to_owned);
+    let key = ("OAKALLOW_API_KEY", stack.env("OAKALLOW_ACME_KEY"));
+    let mut wrapper = Wrapper::start(&wrapping, &server, &[key]);
+    wrapper.call(1, "held", &json!({}));
+    let _ = stack.control().await_pending("held").await;
+    wrapper.say(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+    wrapper.process.until("what it told", |all| all.contains("\"told\"").then_some(())).await;
+    assert!(wrapper.said().iter().all(|m| m["id"] != 1), "an answer to a call that is held");
+    wrapper
+        .process
+        .until("a warning", |all| all.contains("answers what it was not asked").then_some(()))
+        .await;
+    wrapper.request(&json!(2), "tools/list", &json!({}));
+    let list = wrapper.answer(&json!(2)).await;
+    assert_eq!(list["result"]["tools"], json!([{"name": "note"}]), "a list in a batch is a list");
+}

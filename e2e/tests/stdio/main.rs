@@ -29,6 +29,7 @@ async fn govern_bare(stack: &Stack) {
         ("note", "allowed"),
         ("hang", "allowed"),
         ("steps", "requires_approval"),
+        ("held", "requires_approval"),
         ("hidden", "disabled"),
         ("mcp:resources/read", "disabled"),
     ];

@@ -98,11 +98,11 @@ pub async fn run(
     let app = base.app.clone();
     if let Some(address) = ops_address {
         let address = base.serve("ops", address, ops(app.clone())).await?;
-        tracing::info!(%address, "ops");
+        tracing::info!(%address, "the ops listener is ready");
     }
     if let Some(address) = admin_address {
         let address = base.serve("admin", address, admin(app.clone())).await?;
-        tracing::info!(%address, "admin");
+        tracing::info!(%address, "the admin listener is ready");
     }
     credential.check(&app.policy.snapshot())?;
     let (server, process, answers) = server::start(&wrapped.command, &credential)?;
