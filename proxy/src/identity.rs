@@ -175,7 +175,7 @@ fn selected<'a>(
     let tenant = record.tenancy.select(wanted).map_err(|e| {
         Refusal::TenantNotAllowed(match e {
             TenancyError::Foreign => "the credential does not reach the tenant that the request names",
-            TenancyError::Missing => "the credential reaches several tenants: name one with X-Tenant-Id",
+            TenancyError::Missing => "the credential reaches several tenants: name one with X-Tenant-Id, over stdio with OAKALLOW_TENANT_ID",
         })
     })?;
     if tenant.is_some_and(|t| !snapshot.rules.has_tenant(t)) {

@@ -82,6 +82,6 @@ mod tests {
         let keeps = |name: &str, value: &str| credential.keeps(OsStr::new(name), OsStr::new(value));
         assert!(keeps("OAKALLOW_API_KEY", "x") && keeps("OAKALLOW_ANYTHING", ""));
         assert!(keeps("JOIN", "oak_join_1") && keeps("AUTH", "Bearer oak_agent_0123"));
-        assert!(!keeps("HOME", "/home/oak_tree") && !keeps("GITHUB_TOKEN", "ghp_1"));
+        assert!(!keeps("HOME", "/srv/oak_tree") && !keeps("GITHUB_TOKEN", "ghp_1"));
     }
 }
