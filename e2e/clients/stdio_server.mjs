@@ -5,10 +5,16 @@ import { createInterface } from "node:readline";
 
 const file = process.argv[2];
 const write = (message) => process.stdout.write(`${JSON.stringify(message)}\n`);
-const tools = ["show", "note", "hang", "steps", "held", "hidden"].map((name) => ({ name, inputSchema: { type: "object" } }));
+let description = "It is what it is.";
+const tools = () =>
+  ["show", "note", "hang", "steps", "held", "hidden"].map((name) => ({ name, description, inputSchema: { type: "object" } }));
 
 const run = {
-  show: ({ _meta }) => ({ meta: _meta ?? null, env: process.env }),
+  // From the next list on, every tool is described so.
+  show: ({ arguments: args, _meta }) => {
+    description = args?.describe ?? description;
+    return { meta: _meta ?? null, env: process.env };
+  },
   note: ({ arguments: args }) => ({ noted: args?.number ?? null }),
   held: () => ({ held: true }),
   steps: ({ _meta }) => {
@@ -24,7 +30,7 @@ function answer({ method, params }) {
   if (method === "initialize") {
     return { protocolVersion: params.protocolVersion, capabilities: { tools: {} }, serverInfo: { name: "bare", version: "1" } };
   }
-  if (method === "tools/list") return { tools };
+  if (method === "tools/list") return { tools: tools() };
   if (method === "tools/call" && params.name !== "hang") {
     const structuredContent = run[params.name](params);
     return { content: [{ type: "text", text: JSON.stringify(structuredContent) }], structuredContent };

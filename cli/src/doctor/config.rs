@@ -1,6 +1,7 @@
 //! The proxy's configuration, and the places that it names.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -28,14 +29,16 @@ pub(super) fn examine(file: &Path, findings: &mut Vec<Finding>) -> Places {
         format!("it is in order, with {routes} routes"),
     ));
     findings.push(state_dir(&config.state_dir, config.join_token.is_some()));
-    let tool_servers = config.routes.iter();
+    // A server that the proxy starts is nowhere to be reached.
+    let tool_servers = config.routes.iter().filter(|route| route.kind != RouteKind::Stdio);
+    let at = |address: Option<SocketAddr>| address.map(|address| format!("http://{address}"));
     Places {
         tool_servers: tool_servers
             .map(|route| Place::of_route(&route.upstream.to_string(), route.kind == RouteKind::Mcp))
             .collect(),
         backend: Some(config.backend_url.trim_end_matches('/').to_owned()),
-        proxy: Some(format!("http://{}", config.data)),
-        ops: Some(format!("http://{}", config.ops)),
+        proxy: at(config.listen.data),
+        ops: at(config.listen.ops),
     }
 }
 

@@ -236,3 +236,30 @@ async fn without_a_place_for_the_record_nothing_is_forwarded() {
     }
     assert_eq!(reached(&file).len(), 2);
 }
+
+#[tokio::test]
+async fn a_tool_that_is_described_otherwise_is_not_trusted_any_more() {
+    let stack = Stack::start().await;
+    govern_bare(&stack).await;
+    let control = stack.control();
+    let wrapping = Wrapping::new(&stack, "pinned", json!({})).await;
+    let server = bare_server(&wrapping.dir().join("reached"));
+    let mut wrapper = Wrapper::ready(&wrapping, &server, stack.env("OAKALLOW_ACME_KEY")).await;
+    wrapper.request(&json!(1), "tools/list", &json!({}));
+    let pinned = async || control.management().get("/v1/tools/note/definition").await.status == 200;
+    until("the pin", async || pinned().await.then_some(())).await;
+    wrapper.call(2, "note", &json!({"number": 2}));
+    assert_eq!(wrapper.answer(&json!(2)).await["result"]["structuredContent"]["noted"], 2);
+    wrapper.call(3, "show", &json!({"describe": "Better not."}));
+    let _ = wrapper.answer(&json!(3)).await;
+    wrapper.request(&json!(4), "tools/list", &json!({}));
+    let _ = wrapper.answer(&json!(4)).await;
+    wrapper.call(5, "note", &json!({"number": 5}));
+    let approval = control.await_pending("note").await;
+    control.deny(&approval, "what is this now").await;
+    let denied = wrapper.answer(&json!(5)).await;
+    assert!(
+        denied["result"]["content"][0]["text"].as_str().unwrap().contains("what is this now"),
+        "{denied:#}"
+    );
+}

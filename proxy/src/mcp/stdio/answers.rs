@@ -91,7 +91,8 @@ impl Exchange {
         };
         let failed = says_failed(&message);
         let changed = flight.listed.as_ref().is_some_and(|(caller, view)| {
-            Viewer { caller, audience: &self.route.audience, view }.filter(&mut message)
+            let definitions = &self.app.policy.definitions;
+            Viewer { caller, audience: &self.route.audience, view, definitions }.filter(&mut message)
         });
         self.say(&message, line, changed).await;
         flight.outcome.answered(failed, execution).await;
