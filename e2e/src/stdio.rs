@@ -83,6 +83,13 @@ pub fn bare_server(file: &Path) -> Vec<String> {
     words(&[&node().get_program().to_string_lossy(), &script.to_string_lossy(), &file.to_string_lossy()])
 }
 
+/// The MCP project's reference server.
+#[must_use]
+pub fn everything_server() -> Vec<String> {
+    let script = clients().join("node_modules/@modelcontextprotocol/server-everything/dist/index.js");
+    words(&[&node().get_program().to_string_lossy(), &script.to_string_lossy(), "stdio"])
+}
+
 /// The MCP project's filesystem server, for this directory.
 #[must_use]
 pub fn filesystem_server(directory: &Path) -> Vec<String> {

@@ -4,7 +4,7 @@ use std::fs;
 
 use oakallow_e2e::clients::Script;
 use oakallow_e2e::stack::Stack;
-use oakallow_e2e::stdio::{Wrapping, filesystem_server};
+use oakallow_e2e::stdio::{Wrapping, everything_server, filesystem_server};
 use oakallow_e2e::wait::until;
 use serde_json::{Value, json};
 
@@ -92,4 +92,34 @@ async fn the_second_typescript_sdk() {
 #[tokio::test]
 async fn the_python_sdk() {
     the_files_with("stdio_client.py").await;
+}
+
+#[tokio::test]
+async fn the_reference_server_asks_its_client() {
+    let stack = Stack::start().await;
+    let tools = [
+        ("trigger-sampling-request", "allowed"),
+        ("trigger-elicitation-request", "allowed"),
+        ("mcp:resources/read", "allowed"),
+        ("mcp:prompts/get", "disabled"),
+    ];
+    govern(&stack, &tools).await;
+    let wrapping = Wrapping::new(&stack, "asked", json!({})).await;
+    let command = json!(wrapping.command(&everything_server())).to_string();
+    let variables = [("COMMAND", command.as_str()), ("KEY", stack.env("OAKALLOW_ACME_KEY"))];
+    let steps = Script::start("stdio_asked.mjs", &variables).end().await;
+    assert!(steps["sampled"]["text"].as_str().unwrap().contains("what is it"), "{:#}", steps["sampled"]);
+    assert!(
+        steps["sampling"]["text"].as_str().unwrap().contains("sampled by the client"),
+        "{:#}",
+        steps["sampling"]
+    );
+    assert!(steps["elicited"]["message"].is_string());
+    assert_eq!(steps["elicitation"]["isError"], false, "{:#}", steps["elicitation"]);
+    assert_eq!(steps["resource"]["uri"], "demo://resource/dynamic/text/1");
+    assert!(
+        steps["refused"]["message"].as_str().unwrap().contains("does not allow"),
+        "{:#}",
+        steps["refused"]
+    );
 }
