@@ -10,8 +10,11 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-/// Deepest nesting of arrays and objects.
-pub const DEPTH_MAX: usize = 64;
+/// Deepest nesting of arrays and objects in a call.
+pub const CALL_DEPTH_MAX: usize = 64;
+/// Deepest nesting in what carries calls inside: batches of events, requests for approval. Whatever a call
+/// may be, its record can be delivered.
+pub const ENVELOPE_DEPTH_MAX: usize = CALL_DEPTH_MAX + 32;
 /// The largest integer that every JSON reader keeps exactly: 2^53 - 1 (RFC 7493 section 2.2).
 const INTEGER_MAX: u64 = (1 << 53) - 1;
 /// Significant digits that a double can need: more say something that is lost.
@@ -53,10 +56,19 @@ pub enum JsonError {
 }
 
 /// Parses one JSON text strictly: no duplicate keys, no number that changes on the way, no lone
-/// surrogates, at most [`DEPTH_MAX`] deep, nothing after it.
+/// surrogates, at most [`CALL_DEPTH_MAX`] deep, nothing after it.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
+    parse_within(bytes, CALL_DEPTH_MAX)
+}
+
+/// [`parse`] for what has calls inside: at most [`ENVELOPE_DEPTH_MAX`] deep.
+pub fn parse_envelope(bytes: &[u8]) -> Result<Value, JsonError> {
+    parse_within(bytes, ENVELOPE_DEPTH_MAX)
+}
+
+fn parse_within(bytes: &[u8], depth_max: usize) -> Result<Value, JsonError> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { depth: 0 }.deserialize(&mut reader).map_err(|e| syntax(&e))?;
+    let value = Strict { depth: 0, depth_max }.deserialize(&mut reader).map_err(|e| syntax(&e))?;
     reader.end().map_err(|e| syntax(&e))?;
     check_numbers(bytes)?;
     Ok(value)
@@ -65,8 +77,22 @@ pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
 /// Reads a part of something larger, in whatever form that has, as strictly as [`parse`] reads a text
 /// (numbers aside: their written form is gone): for `serde(deserialize_with)`.
 pub(crate) fn optional_value<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
-    let value = Strict { depth: 0 }.deserialize(d)?;
+    let value = Strict { depth: 0, depth_max: CALL_DEPTH_MAX }.deserialize(d)?;
     Ok(Some(value).filter(|value| !value.is_null()))
+}
+
+/// Whether a value is nested deeper than a call may be: one that came inside of something larger.
+#[must_use]
+pub fn is_too_deep(value: &Value) -> bool {
+    fn within(value: &Value, left: usize) -> bool {
+        let mut parts: Box<dyn Iterator<Item = &Value>> = match value {
+            Value::Array(items) => Box::new(items.iter()),
+            Value::Object(members) => Box::new(members.values()),
+            _ => return true,
+        };
+        left > 0 && parts.all(|part| within(part, left - 1))
+    }
+    !within(value, CALL_DEPTH_MAX)
 }
 
 /// Refuses keys of `object` that a case-insensitive reader would take for one of `known`.
@@ -156,14 +182,15 @@ fn is_exact(number: &[u8]) -> bool {
 #[derive(Clone, Copy)]
 struct Strict {
     depth: usize,
+    depth_max: usize,
 }
 
 impl Strict {
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
-        if self.depth == DEPTH_MAX {
-            return Err(E::custom(format_args!("nested deeper than {DEPTH_MAX}")));
+        if self.depth == self.depth_max {
+            return Err(E::custom(format_args!("nested deeper than {}", self.depth_max)));
         }
-        Ok(Self { depth: self.depth + 1 })
+        Ok(Self { depth: self.depth + 1, ..self })
     }
 }
 

@@ -164,7 +164,26 @@ async fn answered(response: reqwest::Response) -> Result<reqwest::Response, Back
         {
             Err(BackendError::Refused(Box::new(problem)))
         }
+        // A final no that cannot be read is a no all the same.
+        Err(_) if is_final(status) => Err(BackendError::Refused(Box::new(unread(status)))),
         _ => Err(BackendError::Unreachable(format!("it answers {status}"))),
+    }
+}
+
+/// Whether asking again would get the same answer.
+fn is_final(status: StatusCode) -> bool {
+    let passing = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
+    status.is_client_error() && !passing.contains(&status)
+}
+
+fn unread(status: StatusCode) -> Problem {
+    Problem {
+        kind: "about:blank".to_owned(),
+        title: "Refused".to_owned(),
+        status: status.as_u16(),
+        code: "unreadable".to_owned(),
+        detail: format!("it answers {status} with something that is no problem document"),
+        more: serde_json::Map::new(),
     }
 }
 

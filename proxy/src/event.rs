@@ -8,6 +8,9 @@ use crate::call::IdentifiedCall;
 use crate::clock;
 use crate::route::Route;
 
+/// Of the name of a message; the longest known one has fewer.
+const MESSAGE_CHARS_MAX: usize = 64;
+
 /// What all events of one request have in common: who, by which way, and which call, if it is one.
 #[derive(Debug, Clone)]
 pub struct Subject {
@@ -49,7 +52,8 @@ impl Subject {
     /// The same, of a message of this protocol method.
     #[must_use]
     pub fn saying(mut self, method: &str) -> Self {
-        self.about.detail.insert("message".to_owned(), method.into());
+        let known: String = method.chars().filter(|c| !c.is_control()).take(MESSAGE_CHARS_MAX).collect();
+        self.about.detail.insert("message".to_owned(), known.into());
         self
     }
 

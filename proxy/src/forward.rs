@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -85,6 +85,10 @@ impl Upstream {
         *request.uri_mut() = outgoing.uri;
         *request.headers_mut() = outgoing.headers;
         match tokio::time::timeout(self.response_timeout, self.client.request(request)).await {
+            // Nobody asked for another protocol.
+            Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Err(Refusal::UpstreamBroken)
+            }
             Ok(Ok(response)) => Ok(response),
             Ok(Err(e)) if e.is_connect() => Err(Refusal::UpstreamUnreachable),
             Ok(Err(_)) => Err(Refusal::UpstreamBroken),

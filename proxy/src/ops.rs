@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
+use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::HOST;
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -29,7 +31,20 @@ pub fn admin(app: Arc<App>) -> Router {
     Router::new()
         .route("/holds", get(holds))
         .route("/explain", get(explain).post(explain_posted))
+        .layer(middleware::from_fn(only_by_its_own_name))
         .with_state(app)
+}
+
+/// A page in a browser on this machine could reach the listener under a name of its own making (DNS rebinding).
+async fn only_by_its_own_name(request: Request, next: Next) -> Response {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    let name = name.map_or(host, |(name, _)| name);
+    if matches!(name, "localhost" | "127.0.0.1" | "[::1]") {
+        next.run(request).await
+    } else {
+        (StatusCode::MISDIRECTED_REQUEST, "this listener is named localhost").into_response()
+    }
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {

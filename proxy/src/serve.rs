@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderMap};
+use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
@@ -56,6 +56,9 @@ pub async fn request(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> 
     let head = session.req_header();
     let raw_is_plain = head.raw_path().starts_with(b"/");
     let parts = head.as_owned_parts();
+    // An agent that does not read must not keep the outcome of its call from being recorded.
+    let patience = Duration::from_secs(app.config.limits.write_timeout_s);
+    session.as_downstream_mut().set_write_timeout(Some(patience));
     let mut client = Client::new(session, &txn);
     let (body, caller, route) = match receive(app, &parts, raw_is_plain, &mut client).await {
         Ok(received) => received,
@@ -206,7 +209,9 @@ pub async fn record(outcome: Outcome, whole: bool, failed: bool, execution: Exec
 #[must_use]
 pub fn answer_headers(response: &Response<Incoming>) -> HeaderMap {
     let mut headers = passed_on(response.headers());
-    if let Some(length) = response.headers().get(CONTENT_LENGTH) {
+    // Beside a transfer coding the length is none (RFC 9112 section 6.3).
+    let coded = response.headers().contains_key(TRANSFER_ENCODING);
+    if let Some(length) = response.headers().get(CONTENT_LENGTH).filter(|_| !coded) {
         headers.insert(CONTENT_LENGTH, length.clone());
     }
     headers

@@ -66,7 +66,7 @@ async fn ship(app: &App, key: &SigningKey) -> Result<(), String> {
     let head = Signed::seal(Purpose::Head, &head, &app.identity.proxy_id, key).map_err(|e| e.to_string())?;
     let ack = app.backend.audit(&AuditBatch { events, head }).await.map_err(|e| {
         if contradicts(&e) && app.spool.set_chain(Chain::Contradicted) {
-            tracing::error!(error = %e, "calls are refused until an operator enrols this proxy anew");
+            tracing::error!(error = %e, "the backend does not take this proxy's events: calls are refused until it does, or an operator enrols it anew");
         }
         e.to_string()
     })?;
@@ -74,10 +74,13 @@ async fn ship(app: &App, key: &SigningKey) -> Result<(), String> {
     app.spool.acknowledge(ack.acknowledged_seq).map_err(|e| e.to_string())
 }
 
-/// Whether the backend will never take this chain: it has another one of this proxy, or another key.
+/// Whether the backend will not take this chain however often it is sent: it has another one of this proxy, or
+/// another key, or finds an event that it cannot read. Calls whose record goes nowhere do not run.
 fn contradicts(e: &BackendError) -> bool {
     match e {
-        BackendError::Refused(problem) => problem.status == 409 || problem.code == "bad_signature",
+        BackendError::Refused(problem) => {
+            matches!(problem.status, 400 | 409 | 413 | 422) || problem.code == "bad_signature"
+        }
         BackendError::Unreachable(_) => false,
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use http::request::Parts;
 use oakallow_policy::call::CallNames;
 use oakallow_policy::id::Name;
-use serde_json::json;
+use serde_json::{Map, json};
 
+use crate::call::beside;
 use crate::call::strict::{self, check_members};
 use crate::call::{IdentifiedCall, pointed, without_secrets};
 use crate::identity::Caller;
@@ -45,11 +46,15 @@ pub fn identify(
         method: pointed(&parameters, pointers.1)?,
         tool,
     };
+    let mut beside = Map::new();
+    beside::put(&mut beside, "headers", beside::headers(&parts.headers));
+    let args = json!({"method": parts.method.as_str(), "path": parts.uri.path(), "body": parameters});
     Ok(IdentifiedCall {
         txn: txn.to_owned(),
         caller: caller.clone(),
         names: without_secrets(names)?,
-        args: json!({"method": parts.method.as_str(), "path": parts.uri.path(), "body": parameters}),
+        args: beside::covered(args, &beside),
+        beside,
         idempotency_key: idempotency_key(parts)?,
         wait: wait(parts, route.hold_budget),
         bytes: body.len(),

@@ -10,6 +10,7 @@ use oakallow_policy::id::Name;
 use oakallow_policy::strict_json;
 use serde_json::{Map, Value, json};
 
+use crate::call::beside;
 use crate::call::era::Era;
 pub use crate::call::methods::Class;
 use crate::call::methods::classify;
@@ -235,12 +236,15 @@ pub fn identify(
         method: pointed(&parameters, pointers.1)?,
         tool,
     };
+    let beside = beside(arrival.headers, message);
+    let args = json!({"method": message.method, "params": without_meta(&message.params)});
     Ok(IdentifiedCall {
         txn: arrival.txn.to_owned(),
         caller: arrival.caller.clone(),
         names: without_secrets(names)?,
-        args: json!({"method": message.method, "params": without_meta(&message.params)}),
+        args: beside::covered(args, &beside),
         parameters,
+        beside,
         idempotency_key: idempotency_key(arrival.headers, message)?,
         wait,
         bytes: arrival.bytes,
@@ -248,7 +252,20 @@ pub fn identify(
     })
 }
 
-/// `_meta` differs from one retry to the next, and the tool does not act on it.
+/// What the tool gets beside the arguments of a call, or beside the parameters of another method.
+fn beside(headers: &HeaderMap, message: &Message) -> Map<String, Value> {
+    let mut parts = Map::new();
+    beside::put(&mut parts, "headers", beside::headers(headers));
+    beside::put(&mut parts, "_meta", beside::meta(&message.params));
+    if message.is_tool_call() {
+        let known = |name: &str| matches!(name, "name" | "arguments" | "_meta");
+        let others = message.params.iter().filter(|(name, _)| !known(name));
+        beside::put(&mut parts, "params", others.map(|(k, v)| (k.clone(), v.clone())).collect());
+    }
+    parts
+}
+
+/// Most of `_meta` differs from one retry to the next; what does not is [`beside`].
 fn without_meta(params: &Map<String, Value>) -> Value {
     Value::Object(params.iter().filter(|(k, _)| *k != "_meta").map(|(k, v)| (k.clone(), v.clone())).collect())
 }

@@ -4,7 +4,6 @@
 use serde_json::{Map, Value};
 
 use crate::call::era::Era;
-use crate::redact::is_secret;
 
 /// Protocol plumbing: forwarded as it is.
 const PASSED: [&str; 8] = [
@@ -16,6 +15,15 @@ const PASSED: [&str; 8] = [
     "logging/setLevel",
     "completion/complete",
     "server/discover",
+];
+
+/// What a client may tell a server without being asked. One that is not known could stand for anything.
+const TOLD: [&str; 5] = [
+    "notifications/initialized",
+    "notifications/cancelled",
+    "notifications/progress",
+    "notifications/roots/list_changed",
+    "notifications/tasks/status",
 ];
 
 /// What is done with a message.
@@ -45,8 +53,11 @@ pub(super) fn classify(
 ) -> Result<Class, &'static str> {
     let Some(era) = asked else {
         // A call without an id would run without an answer, and so without an outcome.
-        let known = method.starts_with("notifications/") && !is_secret(method);
-        return if known { Ok(Class::Pass) } else { Err("this method needs an `id`, or must not be named") };
+        return if TOLD.contains(&method) {
+            Ok(Class::Pass)
+        } else {
+            Err("this method needs an `id`, or is not known")
+        };
     };
     let text = |member: &str| params.get(member).and_then(Value::as_str).map(str::to_owned);
     let whole = |resource: Option<String>| Class::Decide { tool: format!("mcp:{method}"), resource };

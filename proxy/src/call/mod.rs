@@ -1,5 +1,6 @@
 //! A call that a route has identified, whatever protocol it came by.
 
+pub mod beside;
 pub mod era;
 pub mod http;
 pub mod mcp;
@@ -11,7 +12,7 @@ use std::time::Duration;
 
 use oakallow_policy::call::CallNames;
 use oakallow_policy::id::Name;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::identity::Caller;
 use crate::redact::is_secret;
@@ -33,12 +34,27 @@ pub struct IdentifiedCall {
     pub args: Value,
     /// What the tool gets as arguments: checked by schema, shown to approvers, redacted for the log.
     pub parameters: Value,
+    /// What else it gets that it may act on, see [`beside`].
+    pub beside: Map<String, Value>,
     /// The client's name for this call.
     pub idempotency_key: Option<String>,
     /// How long it may be held.
     pub wait: Duration,
     /// Bytes of its body.
     pub bytes: usize,
+}
+
+impl IdentifiedCall {
+    /// All that is approved: the arguments, and what stands beside them if there is any.
+    #[must_use]
+    pub fn shown(&self) -> Value {
+        if self.beside.is_empty() {
+            return self.parameters.clone();
+        }
+        let mut shown = self.beside.clone();
+        shown.insert("arguments".to_owned(), self.parameters.clone());
+        Value::Object(shown)
+    }
 }
 
 /// The names in the arguments that a route's pointers give: required where configured, so that a rule

@@ -72,6 +72,8 @@ pub struct Limits {
     pub header_bytes_max: usize,
     /// Longest time for a whole request body to arrive.
     pub body_read_timeout_s: u64,
+    /// How long an agent may leave an answer unread; its call goes on to its outcome then, unheard.
+    pub write_timeout_s: u64,
     /// Calls held at one time.
     pub holds_max: usize,
     /// Calls held at one time for one principal.
@@ -92,6 +94,7 @@ impl Default for Limits {
             body_bytes_max: 1024 * 1024,
             header_bytes_max: 64 * 1024,
             body_read_timeout_s: 30,
+            write_timeout_s: 30,
             holds_max: 10_000,
             holds_per_principal_max: 1_000,
             hold_bytes_max: 256 * 1024 * 1024,
@@ -218,6 +221,11 @@ impl Config {
 /// Wrappers of `stdio` servers run side by side on people's machines, so they listen where they are told to
 /// and nowhere else.
 fn listen(w: &WrittenListen, routes: &[std::sync::Arc<Route>]) -> Result<Listen, String> {
+    if let Some(admin) = w.admin.filter(|admin| !admin.ip().is_loopback()) {
+        return Err(format!(
+            "`admin`: {admin} can be reached from elsewhere, and asks nobody who they are; use 127.0.0.1"
+        ));
+    }
     let stdio = routes.iter().filter(|r| r.kind == RouteKind::Stdio).count();
     if stdio == 0 {
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));

@@ -155,7 +155,7 @@ impl Life<'_> {
         let (app, call) = (self.app, self.call);
         let prints = self.prints(view)?;
         let requested = EventData {
-            parameters: Some(app.redactor.redact(&call.parameters)),
+            parameters: Some(app.redactor.redact(&call.shown())),
             fingerprint: Some(prints.fingerprint.to_string()),
             ..EventData::default()
         };

@@ -28,8 +28,15 @@ pub(super) struct Viewer<'a> {
 }
 
 impl Viewer<'_> {
-    /// Filters the answer to `tools/list`; whether `message` is one.
+    /// Filters the answer to `tools/list`; whether `message` is one, or a batch with one in it.
     pub(super) fn filter(&self, message: &mut Value) -> bool {
+        if let Value::Array(messages) = message {
+            let mut any = false;
+            for message in messages {
+                any |= self.filter(message);
+            }
+            return any;
+        }
         let Some(result) = message.get_mut("result").and_then(Value::as_object_mut) else { return false };
         let Some(tools) = result.get_mut("tools").and_then(Value::as_array_mut) else { return false };
         self.definitions.note(&self.view.snapshot().rules, self.audience, tools);

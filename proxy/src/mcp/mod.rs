@@ -77,7 +77,8 @@ pub async fn serve(app: &Arc<App>, received: &Received, client: &mut Client<'_>)
     };
     match received.parts.method {
         Method::POST => exchange.post(client).await,
-        Method::GET | Method::DELETE => exchange.pass(client, None).await,
+        Method::GET => exchange.list(client, None).await,
+        Method::DELETE => exchange.pass(client, None).await,
         _ => {
             let refusal = Refusal::MethodNotAllowed;
             let recorded = unidentified::refused(app, Some(&received.subject()), refusal.code()).await;
@@ -126,7 +127,7 @@ impl Exchange<'_> {
         match message.class {
             Class::Pass if self.cancels_held(&message) => self.accepted(client).await,
             Class::Pass => self.pass(client, Some(&message)).await,
-            Class::List => self.list(client, &message).await,
+            Class::List => self.list(client, Some(&message)).await,
             Class::Decide { .. } => self.call(client, &message, era).await,
             Class::Unknown => self.turn_down(client, "unknown_method", unknown(&message, era)).await,
         }

@@ -49,14 +49,15 @@ impl Exchange<'_> {
         ended(self.plumb(client, message, plan).await)
     }
 
-    /// `tools/list`: through, less what the caller may not call.
-    pub(super) async fn list(&self, client: &mut Client<'_>, message: &Message) -> Result<(), Gone> {
+    /// `tools/list`, or a stream on which its answer may be resumed (`None`): through, less what the caller may
+    /// not call.
+    pub(super) async fn list(&self, client: &mut Client<'_>, message: Option<&Message>) -> Result<(), Gone> {
         let Received { route, caller, .. } = self.received;
         let view = match self.app.policy.view(caller.tenant.as_ref()).await {
             Ok(view) => view,
             Err(e) => {
                 let refusal = Refusal::PolicyUnavailable(e.to_string());
-                return self.turn_away(client, Some(message), refusal).await;
+                return self.turn_away(client, message, refusal).await;
             }
         };
         let viewer = Viewer {
@@ -68,13 +69,13 @@ impl Exchange<'_> {
         let mut rewrite = |message: &mut Value| viewer.filter(message);
         let plan = Plan {
             rewrite: Some(&mut rewrite),
-            id: message.id.as_ref(),
+            id: message.and_then(|m| m.id.as_ref()),
             permission: None,
             idle: route.idle_timeout,
             leaving_cancels: true,
-            stop: None,
+            stop: message.is_none().then(|| self.app.draining.subscribe()),
         };
-        ended(self.plumb(client, Some(message), plan).await)
+        ended(self.plumb(client, message, plan).await)
     }
 
     /// Sends what is no call, and hands the answer on.

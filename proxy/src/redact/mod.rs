@@ -3,6 +3,7 @@
 //! A secret is replaced by a keyed hash of itself, so that equal values stay comparable in the audit log
 //! while nobody without this proxy's key can test a guess.
 
+use crate::call::IdentifiedCall;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use oakallow_policy::canonical::hex;
 use serde_json::{Map, Value, json};
@@ -14,7 +15,7 @@ mod pattern;
 
 /// Members whose names end like this are secrets wherever they stand (`db_password`, `X-Auth-Token`);
 /// compared without case, `-` and `_`.
-const SECRET_ENDINGS: [&str; 13] = [
+const SECRET_ENDINGS: [&str; 20] = [
     "password",
     "passwd",
     "passphrase",
@@ -28,9 +29,17 @@ const SECRET_ENDINGS: [&str; 13] = [
     "credential",
     "credentials",
     "cookie",
+    "cookies",
+    "passwords",
+    "passwds",
+    "passphrases",
+    "secrets",
+    "apikeys",
+    "tokenvalue",
 ];
 /// Members of these names are, too short for an ending: many words end in `pin`.
-const SECRET_NAMES: [&str; 3] = ["pin", "cvv", "cvc"];
+const SECRET_NAMES: [&str; 11] =
+    ["tokens", "pin", "cvv", "cvc", "otp", "pwd", "pass", "passcode", "auth", "sessionid", "bearer"];
 /// Longer texts are cut; what was cut is known by its hash.
 const TEXT_BYTES_MAX: usize = 2_048;
 /// Arguments whose redacted form is larger are stored as a hash alone.
@@ -69,6 +78,20 @@ impl Redactor {
         }
         let bytes = serde_json::to_vec(&value).map_or(usize::MAX, |b| b.len());
         if bytes > TOTAL_BYTES_MAX { json!({"omitted": self.hash(arguments), "bytes": bytes}) } else { value }
+    }
+
+    /// What an approver is shown of a call: the exact arguments. What stands beside them is for tool servers
+    /// and may be their credential, which nobody has to know in order to decide.
+    #[must_use]
+    pub fn beside(&self, call: &IdentifiedCall) -> Value {
+        let mut shown = call.shown();
+        for part in ["headers", "_meta", "params"].into_iter().filter(|part| call.beside.contains_key(*part))
+        {
+            if let Some(value) = shown.get_mut(part) {
+                self.walk(value);
+            }
+        }
+        shown
     }
 
     fn walk(&self, value: &mut Value) {
