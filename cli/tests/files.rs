@@ -80,6 +80,18 @@ fn a_join_token_that_is_none_is_told_without_being_shown() {
 }
 
 #[test]
+fn an_admin_listener_that_others_could_reach_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("proxy.yaml");
+    let text = fs::read_to_string(config("proxy.yaml")).unwrap();
+    for (address, accepted) in [("0.0.0.0:9901", false), ("10.0.0.1:9901", false), ("'[::1]:9901'", true)] {
+        fs::write(&file, text.replace("admin: 127.0.0.1:9901", &format!("admin: {address}"))).unwrap();
+        let checked = oakallow(&["check", file.to_str().unwrap()]);
+        assert_eq!(checked.status.success(), accepted, "{address}: {}", stdout(&checked));
+    }
+}
+
+#[test]
 fn a_file_of_no_known_kind_is_not_in_order() {
     let (_dir, file) = written("hello: world\n");
     assert_eq!(oakallow(&["check", &file]).status.code(), Some(1));

@@ -300,3 +300,53 @@ async fn backend_tools_and_proxy_work_as_three_processes_set_up_through_the_api(
     split.proxy.restart().await;
     let _ = agent.call("read_record", &json!({"id": "43"})).send().await.expect(200);
 }
+
+#[tokio::test]
+async fn a_call_as_deep_as_calls_may_be_is_recorded_like_any_other() {
+    let stack = Stack::start().await;
+    let deep = |levels: usize| format!("{{\"n\":{}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
+    let post = |body: String| {
+        let call = stack.acme().request(reqwest::Method::POST, "/tools/nobody_registered_this", body);
+        call.header("prefer", "respond-async").send()
+    };
+    let pending = post(deep(64)).await.expect(202);
+    stack.control().await_event(pending.header("x-oakallow-txn"), "call.decided").await;
+    post(deep(65)).await.expect_problem(400, "invalid_request");
+    // Nothing is stuck behind it.
+    let ran = stack.acme().call("read_record", &json!({"id": "42"})).send().await.expect(200);
+    stack.control().await_event(ran.header("x-oakallow-txn"), "call.completed").await;
+    // A person sees it whole.
+    let shown = stack.control().approval(pending.text_of("approval_id")).await;
+    assert_eq!(shown["parameters"].to_string(), deep(64));
+}
+
+#[tokio::test]
+async fn an_approval_covers_the_header_fields_that_the_tool_gets() {
+    let stack = Stack::start().await;
+    let control = stack.control();
+    let restart = |environment: &str, key: &str| {
+        let call = stack.globex().call_async("restart_service", &json!({"service": "server-prod-01"}));
+        let call =
+            call.header("x-environment", environment).header("authorization", &format!("Bearer {key}"));
+        // How it is carried is not what is approved.
+        call.header("user-agent", key).header("traceparent", key).send()
+    };
+    let pending = restart("staging", "theirs").await.expect(202);
+    let id = pending.text_of("approval_id").to_owned();
+    let shown = control.approval(&id).await;
+    let headers = &shown["parameters"]["headers"];
+    assert_eq!(headers["x-environment"], json!(["staging"]), "{shown:#}");
+    assert!(
+        !shown.to_string().contains("theirs"),
+        "a credential is nothing that an approver needs: {shown:#}"
+    );
+    assert_eq!(shown["parameters"]["arguments"], json!({"service": "server-prod-01"}));
+    control.approve(&id).await;
+    for (environment, key) in [("production", "theirs"), ("staging", "others")] {
+        let other = restart(environment, key).await.expect(202);
+        assert_ne!(other.text_of("approval_id"), id, "{environment} {key}");
+    }
+    assert_eq!(stack.executions("restart_service").await, 0);
+    let _ = restart("staging", "theirs").await.expect(200);
+    assert_eq!(stack.executions("restart_service").await, 1);
+}

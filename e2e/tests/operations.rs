@@ -172,3 +172,19 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     }
     found
 }
+
+#[tokio::test]
+async fn the_admin_listener_answers_to_its_own_name_only() {
+    let stack = Stack::start().await;
+    let admin = Agent::new(stack.env("OAKALLOW_ADMIN"), "");
+    let holds = |host: &str| admin.request(reqwest::Method::GET, "/holds", "").header("host", host).send();
+    for (host, status) in [
+        ("localhost:9901", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:9901", 200),
+        ("evil.example", 421),
+        ("localhost.evil:80", 421),
+    ] {
+        assert_eq!(holds(host).await.status, status, "{host}");
+    }
+}

@@ -129,3 +129,29 @@ pub async fn beat(app: Arc<App>) {
         tokio::time::sleep(HEARTBEAT_EVERY).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{BackendError, contradicts};
+
+    fn refused(status: u16, code: &str) -> BackendError {
+        let problem =
+            json!({"type": "about:blank", "title": "t", "status": status, "code": code, "detail": "d"});
+        BackendError::Refused(serde_json::from_value(problem).unwrap())
+    }
+
+    #[test]
+    fn events_that_the_backend_will_not_take_stop_the_calls() {
+        for (status, code) in
+            [(409, "audit_gap"), (403, "bad_signature"), (400, "invalid_request"), (422, "x")]
+        {
+            assert!(contradicts(&refused(status, code)), "{status} {code}");
+        }
+        for (status, code) in [(401, "key_revoked"), (403, "forbidden"), (404, "not_found")] {
+            assert!(!contradicts(&refused(status, code)), "{status} {code}");
+        }
+        assert!(!contradicts(&BackendError::Unreachable("it answers 502".to_owned())));
+    }
+}

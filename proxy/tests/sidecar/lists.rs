@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::policy::AGENT;
 use crate::support::sidecar::Sidecar;
 
 const LIST: &str = r#"{"jsonrpc":"2.0","id":"l1","method":"tools/list"}"#;
@@ -68,4 +69,22 @@ async fn a_tool_that_the_list_does_not_show_is_not_called_either() {
     let said: Value = said.send().await.unwrap().json().await.unwrap();
     assert_eq!(said["result"]["isError"], true, "{said:#}");
     assert_eq!(sidecar.upstream.count(), 0);
+}
+
+#[tokio::test]
+async fn a_list_that_comes_on_a_resumed_stream_or_in_a_batch_is_filtered_too() {
+    let sidecar = Sidecar::start().await;
+    let stream = format!("id: 8\ndata: {}\n\n", page(&["read", "drop"]));
+    sidecar.upstream.answers("text/event-stream", &stream);
+    let resumed = reqwest::Client::new()
+        .get(format!("http://{}/mcp", sidecar.proxy.data))
+        .header("x-api-key", AGENT)
+        .header("accept", "text/event-stream")
+        .header("last-event-id", "7");
+    let said = resumed.send().await.unwrap().text().await.unwrap();
+    assert!(said.contains("\"read\"") && !said.contains("drop") && said.starts_with("id: 8\n"), "{said}");
+
+    sidecar.upstream.answers("application/json", &json!([page(&["read", "drop"])]).to_string());
+    let said = asked(&sidecar).await;
+    assert!(said.contains("\"read\"") && !said.contains("drop"), "{said}");
 }

@@ -3,6 +3,7 @@
 use oakallow_policy::audit::{Chained, EventData, EventType, Head};
 use oakallow_policy::permit::PermitReason;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 
 use crate::support::policy::{ACME, AGENT};
 use crate::support::sidecar::{Sidecar, client};
@@ -140,4 +141,27 @@ async fn the_chain_has_no_gaps() {
         head = event.follow("proxy/prx_test", &head).unwrap();
     }
     assert!(head.seq > 3);
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_read_keeps_no_outcome_from_the_record() {
+    let sidecar = Sidecar::with(json!({"limits": {"write_timeout_s": 1}})).await;
+    let large = "x".repeat(32 * 1024 * 1024);
+    sidecar.upstream.answers("application/json", &large);
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(sidecar.proxy.data).await.unwrap();
+    let head =
+        format!("POST /tools/read HTTP/1.1\r\nHost: a\r\nX-API-Key: {AGENT}\r\nContent-Length: 11\r\n");
+    stream
+        .write_all(format!("{head}Content-Type: application/json\r\n\r\n{{\"id\":\"42\"}}").as_bytes())
+        .await
+        .unwrap();
+    // The stream stays open, and nobody reads.
+    let outcome = until("an outcome", async || {
+        sidecar.backend.audit().into_iter().find(|chained| chained.event.kind == EventType::CallCompleted)
+    });
+    let outcome = outcome.await.event.data.execution.expect("an execution");
+    assert_eq!(outcome.response_bytes, Some(large.len() as u64), "the answer was read to its end");
+    drop(stream);
 }
