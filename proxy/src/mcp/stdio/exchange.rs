@@ -45,6 +45,12 @@ pub(super) struct Exchange {
     pub(super) flights: Flights,
 }
 
+/// What stands in a line: messages, each as it was read and as it is understood.
+enum Said {
+    One(Value, Message),
+    Batch(Vec<Value>, Vec<Message>),
+}
+
 /// A message from a known caller, with its place among the unanswered requests if it is one.
 struct Incoming {
     caller: Caller,
@@ -77,18 +83,13 @@ impl Exchange {
         let txn = clock::new_id(Kind::Txn);
         let caller = self.credential.caller(&self.app.policy.snapshot());
         match (caller, read) {
-            (Ok(caller), Ok((value, Body::One(message)))) => self.one(caller, txn, value, message).await,
-            (Ok(caller), Ok((Value::Array(values), Body::Batch(messages)))) => {
-                self.batch(&caller, values, messages).await;
-            }
-            (Ok(caller), Ok((_, Body::Batch(messages)))) => {
-                self.turn_down(&self.subject(&caller, &txn), "batch", refused_batch(&messages)).await;
-            }
+            (Ok(caller), Ok(Said::One(value, message))) => self.one(caller, txn, value, message).await,
+            (Ok(caller), Ok(Said::Batch(values, messages))) => self.batch(&caller, values, messages).await,
             (Ok(caller), Err(unread)) => {
                 let body = error(&unread.id, unread.code, &unread.message, None);
                 self.turn_down(&self.subject(&caller, &txn), "invalid_request", body).await;
             }
-            (Err(refusal), Ok((_, body))) => self.unknown_caller(&refusal, &txn, body).await,
+            (Err(refusal), Ok(said)) => self.unknown_caller(&refusal, &txn, said).await,
             (Err(refusal), Err(_)) => self.unread(&refusal).await,
         }
     }
@@ -114,12 +115,12 @@ impl Exchange {
     }
 
     /// The key is not good any more: each request is answered so.
-    async fn unknown_caller(&self, refusal: &Refusal, txn: &str, body: Body) {
+    async fn unknown_caller(&self, refusal: &Refusal, txn: &str, said: Said) {
         let recorded = unidentified::refused(&self.app, self.sender(txn).as_ref(), refusal.code()).await;
         let refusal = recorded.as_ref().err().unwrap_or(refusal);
-        let messages = match body {
-            Body::One(message) => vec![message],
-            Body::Batch(messages) => messages,
+        let messages = match said {
+            Said::One(_, message) => vec![message],
+            Said::Batch(_, messages) => messages,
         };
         for message in messages.iter().filter(|m| m.id.is_some()) {
             self.refuse(message, txn, (refusal, None)).await;
@@ -339,10 +340,15 @@ impl Exchange {
     }
 }
 
-fn read(line: &[u8]) -> Result<(Value, Body), Unread> {
+fn read(line: &[u8]) -> Result<Said, Unread> {
     let value = parse(line)?;
-    let body = sort(value.clone(), Era::of_params)?;
-    Ok((value, body))
+    Ok(match sort(value.clone(), Era::of_params)? {
+        Body::One(message) => Said::One(value, message),
+        Body::Batch(messages) => {
+            let values = if let Value::Array(values) = value { values } else { Vec::new() };
+            Said::Batch(values, messages)
+        }
+    })
 }
 
 /// For the record of a message.
