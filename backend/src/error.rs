@@ -18,6 +18,9 @@ tokio::task_local! {
     pub(crate) static REQUEST_ID: String;
 }
 
+/// The members that every problem has (RFC 9457 section 3.1, and `code`).
+const RESERVED: [&str; 5] = ["type", "title", "status", "code", "detail"];
+
 /// An answer that is not a success.
 #[derive(Debug)]
 pub(crate) struct ApiError {
@@ -82,15 +85,25 @@ impl ApiError {
         )
     }
 
-    /// Adds a member to the problem.
-    pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.more.insert(name.to_owned(), value.into());
+    /// Adds a member to the problem, beside those that every problem has.
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        let reserved = RESERVED.contains(&name);
+        debug_assert!(!reserved, "every problem has `{name}` already");
+        // A key that comes twice makes the whole document unreadable; one member less does not.
+        if !reserved {
+            self.more.insert(name.to_owned(), value.into());
+        }
         self
     }
 
     /// The stable code.
     pub(crate) fn code(&self) -> &'static str {
         self.code
+    }
+
+    /// A member that was added.
+    pub(crate) fn member(&self, name: &str) -> Option<&Value> {
+        self.more.get(name)
     }
 
     /// The status.
@@ -148,5 +161,32 @@ impl IntoResponse for ApiError {
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_member_stands_twice_in_a_problem() {
+        let made =
+            |name| std::panic::catch_unwind(|| ApiError::conflict("settled", "It is.").with(name, "x"));
+        for name in RESERVED {
+            // While it is developed it panics; in a release the member is left out.
+            assert!(made(name).map_or(cfg!(debug_assertions), |error| error.more.is_empty()), "{name}");
+        }
+        assert_eq!(made("approval_status").unwrap().member("approval_status"), Some(&"x".into()));
+        let problem = Problem {
+            kind: String::new(),
+            title: String::new(),
+            status: 0,
+            code: String::new(),
+            detail: String::new(),
+            more: Map::new(),
+        };
+        let written = serde_json::to_value(problem).unwrap();
+        assert!(written.as_object().unwrap().keys().all(|name| RESERVED.contains(&name.as_str())));
+        assert_eq!(written.as_object().unwrap().len(), RESERVED.len());
     }
 }

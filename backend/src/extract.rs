@@ -11,6 +11,7 @@ use oakallow_policy::id::Name;
 use oakallow_policy::strict_json;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::state::App;
@@ -61,13 +62,13 @@ pub(crate) fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError
     if bytes.is_empty() {
         return Err(ApiError::invalid_request("The body is empty; this endpoint takes a JSON object."));
     }
-    let value =
-        strict_json::parse(bytes).map_err(|e| ApiError::invalid_request(format!("The body: {e}.")))?;
+    let value = strict_json::parse_envelope(bytes)
+        .map_err(|e| ApiError::invalid_request(format!("The body: {e}.")))?;
     checked(value)
 }
 
 /// Reads a JSON value into a checked type; a refusal points at the place.
-pub(crate) fn checked<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, ApiError> {
+pub(crate) fn checked<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(value).map_err(|e| {
         let message = e.inner().to_string();
         let pointer = pointer(e.path());
@@ -90,6 +91,15 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         }
     }
     pointer
+}
+
+/// 422 unless the parameters of a call are nested no deeper than a call may be; what is around them may be.
+pub(crate) fn flat_enough(pointer: &str, parameters: &Value) -> Result<(), ApiError> {
+    if strict_json::is_too_deep(parameters) {
+        let detail = format!("Nested deeper than {}.", strict_json::CALL_DEPTH_MAX);
+        return Err(ApiError::invalid_value(pointer, detail));
+    }
+    Ok(())
 }
 
 /// A text that is kept and shown to people: as short and as visible as a name.
@@ -194,6 +204,11 @@ impl<T> Page<T> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let more = rows.len() > limit;
         rows.truncate(limit);
+        Self::of(rows, more, key)
+    }
+
+    /// From the rows of the page itself, after which there are more or not.
+    pub(crate) fn of(rows: Vec<T>, more: bool, key: impl Fn(&T) -> String) -> Self {
         let next_cursor = rows
             .last()
             .filter(|_| more)

@@ -33,7 +33,7 @@ pub(crate) enum KeyKind {
 }
 
 impl KeyKind {
-    const ALL: [Self; 6] =
+    pub(crate) const ALL: [Self; 6] =
         [Self::Management, Self::Standard, Self::Agent, Self::Approver, Self::Tool, Self::Proxy];
 
     pub(crate) const fn as_str(self) -> &'static str {

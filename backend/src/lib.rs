@@ -30,6 +30,7 @@ mod metrics;
 mod record;
 mod routes;
 mod schema;
+mod secrets;
 mod serve;
 mod session;
 mod state;

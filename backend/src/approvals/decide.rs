@@ -79,7 +79,7 @@ impl From<DecideError> for ApiError {
 /// 409 that names the state and, when a person decided, who and when.
 pub(crate) fn settled(detail: String, winner: &Approval) -> ApiError {
     let mut error = ApiError::conflict("already_settled", detail)
-        .with("status", winner.status.as_str())
+        .with("approval_status", winner.status.as_str())
         .with("approval_id", winner.id.clone());
     if let Some(by) = &winner.decided_by {
         error = error.with("decided_by", by.clone());

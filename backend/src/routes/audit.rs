@@ -164,7 +164,7 @@ fn reads_all(viewer: &Viewer) -> Result<(), ApiError> {
     }
 }
 
-/// `GET /v1/audit`: newest first.
+/// `GET /v1/audit`: newest first. Large events make a page end early.
 pub(crate) async fn search(
     State(app): State<Arc<App>>,
     viewer: Viewer,
@@ -173,9 +173,9 @@ pub(crate) async fn search(
     reads_all(&viewer)?;
     let (filter, limit) = params.filter()?;
     let mut db = app.db.read().await?;
-    let rows = audit::list(&mut db, viewer.org(), &filter, limit + 1).await?;
-    let page = Page::new(rows, limit, |e: &StoredEvent| format!("{}.{}", e.time_ms, e.position));
-    let Page { data, next_cursor } = page;
+    let found = audit::list(&mut db, viewer.org(), &filter, limit).await?;
+    let key = |e: &StoredEvent| format!("{}.{}", e.time_ms, e.position);
+    let Page { data, next_cursor } = Page::of(found.events, found.more, key);
     let data = data.into_iter().map(shown).collect::<Result<_, _>>()?;
     Ok(Json(Page { data, next_cursor }))
 }
@@ -220,7 +220,8 @@ async fn write_lines(
     let mut position = 0;
     loop {
         // Given back before anything is sent: a reader that stands still keeps no connection.
-        let events = audit::after(&mut *db.read().await?, org, filter, (position, EXPORT_PAGE)).await?;
+        let part = audit::after(&mut *db.read().await?, org, filter, (position, EXPORT_EVENTS)).await?;
+        let events = part.events;
         let Some(last) = events.last() else { return Ok(()) };
         position = last.position;
         for event in events {
@@ -233,5 +234,5 @@ async fn write_lines(
     }
 }
 
-/// Events that an export holds in memory; one may be as large as a batch.
-const EXPORT_PAGE: u32 = 64;
+/// Events that an export holds in memory; fewer when they are large.
+const EXPORT_EVENTS: u32 = 64;

@@ -16,6 +16,7 @@ use crate::error::ApiError;
 use crate::extract::{Body, Page, Params, decode_cursor, foreign_cursor, page_limit};
 use crate::keys::KeyKind;
 use crate::record;
+use crate::secrets::none_is_a_secret;
 use crate::state::App;
 use crate::store::audit::{self, StoredEvent};
 use crate::store::executions::{self, Filter, Issued, Own};
@@ -82,6 +83,11 @@ pub(crate) async fn log(
     Runtime(credential): Runtime,
     Body(report): Body<Report>,
 ) -> Result<(StatusCode, Json<Reported>), ApiError> {
+    none_is_a_secret([
+        ("/tool_name", Some(&report.tool_name)),
+        ("/resource_id", report.resource_id.as_ref()),
+        ("/method", report.method.as_ref()),
+    ])?;
     let tenant = credential.tenant(report.tenant_id.as_ref())?;
     if report.token_id.as_ref().is_some_and(|id| id.len() > 128) {
         return Err(ApiError::invalid_value("/token_id", "This is not the id of a token (tok_…)."));
@@ -189,8 +195,8 @@ pub(crate) async fn list(
     let filter = Filter { tool: params.tool, tenant: params.tenant, own: own(&viewer)?, before };
     let limit = page_limit(params.limit);
     let mut db = app.db.read().await?;
-    let rows = executions::list(&mut db, viewer.org(), &filter, limit + 1).await?;
-    let Page { data, next_cursor } = Page::new(rows, limit, |e: &StoredEvent| e.position.to_string());
+    let found = executions::list(&mut db, viewer.org(), &filter, limit).await?;
+    let Page { data, next_cursor } = Page::of(found.events, found.more, |e| e.position.to_string());
     let data = data.iter().map(shown).collect::<Result<_, _>>()?;
     Ok(Json(Page { data, next_cursor }))
 }

@@ -18,8 +18,9 @@ use crate::auth::{Credential, Runtime};
 use crate::decide::{Policy, undecided};
 use crate::drafts;
 use crate::error::ApiError;
-use crate::extract::Body;
+use crate::extract::{Body, flat_enough};
 use crate::record;
+use crate::secrets::none_is_a_secret;
 use crate::state::App;
 use crate::store::{self, Write};
 
@@ -130,23 +131,39 @@ pub(crate) async fn check_batch(
     }
     let mut write = who.write(&app).await?;
     let mut results = Vec::with_capacity(decided.len());
-    for one in decided {
+    for (at, one) in decided.into_iter().enumerate() {
         results.push(match one {
             Ok((answer, call)) => {
                 record(&app, &mut write, &answer, &call).await?;
                 json!(answer)
             }
             Err(e) if e.status() == StatusCode::INTERNAL_SERVER_ERROR => return Err(e),
-            Err(e) => {
-                json!({"error": {"code": e.code(), "status": e.status().as_u16(), "detail": e.detail()}})
-            }
+            Err(e) => problem_of(at, &e),
         });
     }
     write.commit().await?;
     Ok(Json(json!({"results": results})))
 }
 
+/// The problem of the check at that place of its batch.
+fn problem_of(at: usize, e: &ApiError) -> Value {
+    let mut problem =
+        json!({"error": {"code": e.code(), "status": e.status().as_u16(), "detail": e.detail()}});
+    let error = problem.pointer_mut("/error").and_then(Value::as_object_mut);
+    if let (Some(error), Some(pointer)) = (error, e.member("pointer").and_then(Value::as_str)) {
+        error.insert("pointer".to_owned(), format!("/checks/{at}{pointer}").into());
+    }
+    problem
+}
+
 async fn decide(app: &Arc<App>, who: &Credential, asked: Check) -> Result<(Answer, CallNames), ApiError> {
+    none_is_a_secret([
+        ("/tool_name", Some(&asked.tool_name)),
+        ("/resource_id", asked.resource_id.as_ref()),
+        ("/method", asked.method.as_ref()),
+        ("/audience", asked.audience.as_ref()),
+    ])?;
+    flat_enough("/parameters", asked.parameters.as_ref().unwrap_or_default())?;
     // A trace tells what other rules there are: for a trusted platform component only.
     if asked.explain && who.key.tenancy != Tenancy::Org {
         let detail = "A trace needs a key with tenancy `org`; or simulate with a management key.";

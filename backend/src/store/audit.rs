@@ -241,16 +241,51 @@ impl TryFrom<SqliteRow> for StoredEvent {
     }
 }
 
+/// Bytes of events that are read for one page. An event may be as large as a batch (4 MiB), most are below
+/// 2 KiB: a page of 500 ordinary ones fits.
+pub(crate) const PART_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Events that follow each other, as many as were asked for or as [`PART_BYTES_MAX`] allows; at least one, if
+/// there is one.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// The events.
+    pub(crate) events: Vec<StoredEvent>,
+    /// Others follow.
+    pub(crate) more: bool,
+}
+
+/// Reads the first events of a query (one without `LIMIT`) row by row: what goes beyond the part stays where
+/// it is.
+pub(super) async fn part(
+    conn: &mut SqliteConnection,
+    mut query: QueryBuilder<Sqlite>,
+    limit: u32,
+) -> Result<Part, StoreError> {
+    query.push(" LIMIT ").push_bind(limit.saturating_add(1));
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut rows = stream(conn, &mut query);
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    while let Some(event) = rows.try_next().await? {
+        bytes += event.body.len();
+        if events.len() == limit || bytes > PART_BYTES_MAX && !events.is_empty() {
+            return Ok(Part { events, more: true });
+        }
+        events.push(event);
+    }
+    Ok(Part { events, more: false })
+}
+
 /// Newest first.
 pub(crate) async fn list(
     conn: &mut SqliteConnection,
     org: &str,
     filter: &Filter,
     limit: u32,
-) -> Result<Vec<StoredEvent>, StoreError> {
+) -> Result<Part, StoreError> {
     let mut query = select(org, filter);
-    query.push(" ORDER BY time_ms DESC, position DESC LIMIT ").push_bind(limit);
-    Ok(query.build().try_map(StoredEvent::try_from).fetch_all(conn).await?)
+    query.push(" ORDER BY time_ms DESC, position DESC");
+    part(conn, query, limit).await
 }
 
 /// All that match, oldest first, without holding them in memory.
@@ -267,16 +302,15 @@ pub(crate) async fn after(
     conn: &mut SqliteConnection,
     org: &str,
     filter: &Filter,
-    from: (i64, u32),
-) -> Result<Vec<StoredEvent>, StoreError> {
-    let mut query = page(org, filter, from);
-    Ok(query.build().try_map(StoredEvent::try_from).fetch_all(conn).await?)
+    (position, limit): (i64, u32),
+) -> Result<Part, StoreError> {
+    part(conn, by_arrival(org, filter, position), limit).await
 }
 
-fn page(org: &str, filter: &Filter, (position, limit): (i64, u32)) -> QueryBuilder<Sqlite> {
+fn by_arrival(org: &str, filter: &Filter, position: i64) -> QueryBuilder<Sqlite> {
     let mut query = select(org, filter);
     query.push(" AND position > ").push_bind(position);
-    query.push(" ORDER BY position LIMIT ").push_bind(limit);
+    query.push(" ORDER BY position");
     query
 }
 
@@ -330,14 +364,14 @@ pub(crate) fn hash_of(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Filter, page};
+    use super::{Filter, by_arrival};
     use crate::store::Db;
 
     #[tokio::test]
     async fn a_page_of_an_export_is_read_where_it_stands() {
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(dir.path()).await.unwrap();
-        let query = page("demo", &Filter::default(), (7, 64));
+        let query = by_arrival("demo", &Filter::default(), 7);
         let plan = format!("EXPLAIN QUERY PLAN {}", query.sql().as_str());
         let rows: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(plan))
             .fetch_all(&mut *db.read().await.unwrap())

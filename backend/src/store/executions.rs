@@ -4,7 +4,7 @@ use oakallow_policy::id::Name;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 
 use super::StoreError;
-use super::audit::StoredEvent;
+use super::audit::{self, Part};
 
 /// Whose executions to list.
 #[derive(Debug, Default, Clone)]
@@ -33,7 +33,7 @@ pub(crate) async fn list(
     org: &str,
     filter: &Filter,
     limit: u32,
-) -> Result<Vec<StoredEvent>, StoreError> {
+) -> Result<Part, StoreError> {
     let mut query =
         QueryBuilder::<Sqlite>::new("SELECT position, time_ms, hash, body FROM events WHERE org = ");
     query.push_bind(org.to_owned());
@@ -54,9 +54,8 @@ pub(crate) async fn list(
     if let Some(before) = filter.before {
         query.push(" AND position < ").push_bind(before);
     }
-    query.push(" ORDER BY position DESC LIMIT ").push_bind(limit);
-    let rows = query.build().fetch_all(conn).await?;
-    rows.into_iter().map(|row| StoredEvent::try_from(row).map_err(StoreError::from)).collect()
+    query.push(" ORDER BY position DESC");
+    audit::part(conn, query, limit).await
 }
 
 /// Where a token was issued: the call that it was for.

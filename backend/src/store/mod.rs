@@ -44,6 +44,9 @@ use crate::state::App;
 pub(crate) const FILE: &str = "oakallow.db";
 
 const READERS: u32 = 8;
+/// Rows that a reader is ahead of who reads them. They are in memory, whether wanted or not, and an event may
+/// take megabytes.
+const ROWS_AHEAD: usize = 4;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
@@ -130,7 +133,7 @@ impl Db {
         let read = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options.pragma("query_only", "ON"))
+            .connect_with(options.pragma("query_only", "ON").row_buffer_size(ROWS_AHEAD))
             .await?;
         Ok(Self { read, write })
     }

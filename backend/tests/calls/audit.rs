@@ -231,6 +231,44 @@ async fn the_log_is_searched_and_exported() {
     assert_eq!(stack.get(&stack.management, "/v1/audit?type=no.such").await.0, 400);
 }
 
+/// An event of about so many bytes.
+fn large(proxy: &mut Proxy, n: usize, bytes: usize) -> Value {
+    let data = EventData { reason: Some("x".repeat(bytes)), ..EventData::default() };
+    json!(proxy.event(EventType::CallRefused, &format!("txn_{n}"), data))
+}
+
+#[tokio::test]
+async fn a_page_of_large_events_ends_early_and_the_next_goes_on() {
+    const PAGE: usize = 4 * 1024 * 1024;
+    let stack = start().await;
+    let mut proxy = stack.enrol().await;
+    // One that is too large for a page with any other, in the midst of others.
+    for (n, bytes) in
+        [900 * 1024, 900 * 1024, PAGE - 2_000, 900 * 1024, 900 * 1024, 900 * 1024, 900 * 1024, 900 * 1024]
+            .into_iter()
+            .enumerate()
+    {
+        let event = large(&mut proxy, n, bytes);
+        let batch = json!({"events": [event], "head": proxy.batch(&[])["head"]});
+        let (status, ack) = ship(&stack, &proxy, &batch).await;
+        assert_eq!(status, 200, "{ack}");
+    }
+    let (mut pages, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/v1/audit?type=call.refused&limit=500{cursor}");
+        let text = stack.send(Method::GET, &stack.management, &path, None).await.text().await.unwrap();
+        assert!(text.len() < PAGE + 1_000, "{}", text.len());
+        let page: Value = serde_json::from_str(&text).unwrap();
+        let events = page["data"].as_array().unwrap();
+        pages.push(events.iter().map(|e| e["seq"].as_u64().unwrap()).collect::<Vec<_>>());
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(pages, [vec![8, 7, 6, 5], vec![4], vec![3], vec![2, 1]]);
+    let (_, export) = stack.get(&stack.management, "/v1/audit/export?type=call.refused").await;
+    assert_eq!(export.as_str().unwrap().lines().count(), 8, "an export is whole");
+}
+
 #[tokio::test]
 async fn exports_that_nobody_reads_keep_nobody_waiting() {
     let stack = start().await;

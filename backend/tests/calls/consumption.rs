@@ -2,6 +2,8 @@
 
 use oakallow_policy::audit::{EventData, EventType};
 use oakallow_policy::fingerprint::Fingerprint;
+use oakallow_policy::strict_json;
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::stack::{Proxy, Stack, start};
@@ -93,4 +95,26 @@ async fn a_key_for_a_call_that_was_not_sent_stands_for_the_new_approval() {
     assert_eq!(status, 201, "{fresh}");
     let (status, joined) = stack.post(&proxy.key, "/v1/approvals", &body).await;
     assert_eq!((status, &joined["id"]), (200, &fresh["id"]));
+}
+
+#[tokio::test]
+async fn what_is_settled_is_told_in_documents_that_strict_readers_take() {
+    let stack = start().await;
+    let proxy = stack.enrol().await;
+    let (id, _, fingerprint) = approved(&stack, &proxy, "txn_a").await;
+    let run = json!({"txn": "txn_a", "fingerprint": fingerprint});
+    assert_eq!(consume(&stack, &proxy.key, &id, &run).await.0, 200);
+    let again = json!({"txn": "txn_b", "fingerprint": fingerprint});
+    let verdict = json!({"decision": "denied", "note": "too late"});
+    let reread = json!({"tool_name": "transfer_funds", "approval_id": id, "parameters": {"about": "once"}});
+    for (key, path, body) in [
+        (&proxy.key, format!("/v1/approvals/{id}/consume"), &again),
+        (&stack.approver, format!("/v1/approvals/{id}/decide"), &verdict),
+        (&stack.acme, format!("/v1/approvals/{id}/cancel"), &Value::Null),
+        (&stack.acme, "/v1/tokens/mint".to_owned(), &reread),
+    ] {
+        let text = stack.send(Method::POST, key, &path, Some(body)).await.text().await.unwrap();
+        let problem = strict_json::parse(text.as_bytes()).unwrap_or_else(|e| panic!("{path}: {e}: {text}"));
+        assert_eq!((&problem["status"], &problem["approval_status"]), (&json!(409), &json!("consumed")));
+    }
 }

@@ -17,7 +17,7 @@ async fn of_many_deciders_one_wins_and_the_others_learn_who() {
         assert_eq!(won.len(), 1);
         let winner = won[0].1["status"].as_str().unwrap();
         for (status, problem) in answers.iter().filter(|(status, _)| *status != 200) {
-            assert_eq!((*status, problem["status"].as_str()), (409, Some(winner)), "{problem}");
+            assert_eq!((*status, problem["approval_status"].as_str()), (409, Some(winner)), "{problem}");
             assert!(problem["decided_by"].is_string());
         }
         assert_eq!(stack.status(&id).await, winner);

@@ -7,6 +7,7 @@ use oakallow_backend::{Bootstrap, Clock, Config, Running};
 use oakallow_policy::audit::{Chained, Event, EventData, EventType, Head};
 use oakallow_policy::canonical::{base64url, hex, sha256};
 use oakallow_policy::fingerprint::Fingerprint;
+use oakallow_policy::strict_json;
 use oakallow_policy::timestamp;
 use oakallow_policy::wire::{Purpose, Signed};
 use reqwest::{Client, Method, Response};
@@ -177,7 +178,11 @@ impl Stack {
 async fn read(response: Response) -> (u16, Value) {
     let status = response.status().as_u16();
     let text = response.text().await.unwrap();
-    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    // As strictly as a proxy reads; what is no JSON is a list of lines.
+    if serde_json::from_str::<Value>(&text).is_err() {
+        return (status, Value::String(text));
+    }
+    (status, strict_json::parse_envelope(text.as_bytes()).unwrap_or_else(|e| panic!("{e}: {text}")))
 }
 
 /// A proxy as the backend sees it.

@@ -11,6 +11,7 @@
 use std::time::Duration;
 
 use oakallow_backend::{Bootstrap, Clock, Config, Running};
+use oakallow_policy::strict_json;
 use oakallow_policy::wire::Secret;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -216,8 +217,9 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_default()
     }
 
+    /// The body, read as strictly as a proxy reads.
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+        strict_json::parse_envelope(self.text.as_bytes()).unwrap_or_else(|e| panic!("{e}: {self:?}"))
     }
 
     #[track_caller]

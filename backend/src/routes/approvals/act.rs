@@ -151,7 +151,7 @@ pub(crate) fn not_consumable(approval: &Approval) -> ApiError {
     };
     let mut error = ApiError::conflict(code, detail)
         .with("approval_id", approval.id.clone())
-        .with("status", approval.status.as_str());
+        .with("approval_status", approval.status.as_str());
     if let Some(txn) = &approval.consumed_txn {
         error = error.with("execution", txn.clone());
     }

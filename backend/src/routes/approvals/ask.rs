@@ -20,9 +20,10 @@ use crate::approvals::request::{Ask, Asked, ask};
 use crate::auth::{Credential, ProxyIdentity};
 use crate::decide::undecided;
 use crate::error::ApiError;
-use crate::extract::{Body, tame};
+use crate::extract::{Body, flat_enough, tame};
 use crate::keys::KeyKind;
 use crate::routes::permissions::CallFields;
+use crate::secrets::none_is_a_secret;
 use crate::state::App;
 use crate::store::keys::Key;
 use crate::store::{self, StoreError, agents, orgs};
@@ -39,6 +40,12 @@ pub(crate) async fn create(
     headers: HeaderMap,
     Body(mut request): Body<ApprovalRequest>,
 ) -> Result<Response, ApiError> {
+    none_is_a_secret([
+        ("/tool_name", Some(&request.tool_name)),
+        ("/resource_id", request.resource_id.as_ref()),
+        ("/method", request.method.as_ref()),
+    ])?;
+    flat_enough("/parameters", &request.parameters)?;
     if credential.kind() == KeyKind::Proxy {
         let context = request.proxy.take().ok_or_else(|| {
             ApiError::invalid_value("/proxy", "A proxy says what it knows of the call in `proxy`.")

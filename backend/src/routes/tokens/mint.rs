@@ -25,11 +25,12 @@ use crate::approvals::{Settled, settle};
 use crate::auth::Runtime;
 use crate::decide::undecided;
 use crate::error::ApiError;
-use crate::extract::Body;
+use crate::extract::{Body, flat_enough};
 use crate::record;
 use crate::routes::approvals::act::not_consumable;
 use crate::routes::approvals::ask::{disabled, rest_fingerprint};
 use crate::routes::permissions::CallFields;
+use crate::secrets::none_is_a_secret;
 use crate::state::App;
 use crate::store::approvals::{self, Step};
 use crate::store::{Write, audit, orgs};
@@ -82,6 +83,12 @@ pub(crate) async fn mint(
     Runtime(credential): Runtime,
     Body(mut request): Body<MintRequest>,
 ) -> Result<(StatusCode, Json<Minted>), ApiError> {
+    none_is_a_secret([
+        ("/tool_name", Some(&request.tool_name)),
+        ("/resource_id", request.resource_id.as_ref()),
+        ("/method", request.method.as_ref()),
+    ])?;
+    flat_enough("/parameters", &request.parameters)?;
     let org = credential.org().clone();
     let bound = bound(&mut request)?;
     let tenant = credential.tenant(request.tenant_id.as_ref())?;
