@@ -34,7 +34,17 @@ impl Route {
     /// MCP at `/mcp`.
     #[must_use]
     pub fn mcp(name: &str, audience: &str, upstream: &str) -> Self {
-        Self(json!({"name": name, "kind": "mcp", "path": "/mcp", "audience": audience, "upstream": upstream}))
+        Self(json!({
+            "name": name, "kind": "mcp", "path": "/mcp", "audience": audience, "upstream": upstream,
+            "resources": {"restart_service": "/service"},
+        }))
+    }
+
+    /// Holds a call for so long at a time.
+    #[must_use]
+    pub fn holding_for(mut self, seconds: u64) -> Self {
+        self.0["hold"] = json!({"budget_s": seconds});
+        self
     }
 
     fn audience(&self) -> &Value {

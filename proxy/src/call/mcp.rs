@@ -33,7 +33,8 @@ pub const INVALID_PARAMS: i64 = -32_602;
 const BATCH_MAX: usize = 100;
 /// Members that readers must agree on; one that differs from them by case only is refused.
 const MESSAGE_MEMBERS: [&str; 6] = ["jsonrpc", "id", "method", "params", "result", "error"];
-const PARAMS_MEMBERS: [&str; 5] = ["name", "arguments", "uri", "_meta", "requestId"];
+const PARAMS_MEMBERS: [&str; 7] =
+    ["name", "arguments", "uri", "_meta", "requestId", "requestState", "inputResponses"];
 const META_MEMBERS: [&str; 4] = ["progressToken", META_VERSION, META_CALL_ID, META_TOKEN];
 /// Where a message of the stateless era says its version.
 pub const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";

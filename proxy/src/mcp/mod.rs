@@ -7,6 +7,7 @@
 mod answer;
 mod era;
 mod hold;
+mod leg;
 mod list;
 mod param;
 mod plumbing;
@@ -29,7 +30,7 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::call::IdentifiedCall;
-use crate::call::mcp::{Arrival, Body, Class, INVALID_REQUEST, Message, identify, read};
+use crate::call::mcp::{Arrival, Body, Class, INVALID_PARAMS, INVALID_REQUEST, Message, identify, read};
 use crate::client::{Client, Gone};
 use crate::enforce::{self, Bound, Ready, Target};
 use crate::event::Subject;
@@ -41,6 +42,7 @@ use crate::serve::{Received, not_answered, to};
 use crate::unidentified;
 use answer::{Refused, error};
 use era::{Era, HEADER_MISMATCH};
+use leg::Leg;
 use relay::{End, Plan, Relayed, relay};
 pub use session::Mcp;
 use session::{Named, SESSION_HEADER};
@@ -52,7 +54,7 @@ const SESSION_UNKNOWN: i64 = -32_001;
 
 /// Answers one request of an MCP route. An error means that the connection cannot be used any more.
 pub async fn serve(app: &Arc<App>, received: &Received, client: &mut Client<'_>) -> Result<(), Gone> {
-    let mut exchange = Exchange { app, received, session: None };
+    let mut exchange = Exchange { app, received, session: None, body: received.body.clone() };
     let headers = &received.parts.headers;
     let posted = received.parts.method == Method::POST;
     let bodiless = received.body.is_empty() && !headers.contains_key(TRANSFER_ENCODING);
@@ -104,11 +106,13 @@ struct Exchange<'a> {
     received: &'a Received,
     /// The id by which the tool server knows the caller's session.
     session: Option<String>,
+    /// What goes on: the body as it came, less a state of ours.
+    body: Bytes,
 }
 
 impl Exchange<'_> {
-    async fn post(&self, client: &mut Client<'_>) -> Result<(), Gone> {
-        let message = match read(&self.received.body, Era::of(&self.received.parts.headers)) {
+    async fn post(&mut self, client: &mut Client<'_>) -> Result<(), Gone> {
+        let mut message = match read(&self.received.body, Era::of(&self.received.parts.headers)) {
             Ok(Body::One(message)) => message,
             Ok(Body::Batch(messages)) => return self.batch(&messages, client).await,
             Err(unread) => {
@@ -124,13 +128,36 @@ impl Exchange<'_> {
                 return self.turn_down(client, "invalid_request", (StatusCode::BAD_REQUEST, body)).await;
             }
         };
+        let leg = match self.leg(&mut message, era) {
+            Ok(leg) => leg,
+            Err(leg::NotOurs) => {
+                let id = message.id.unwrap_or(Value::Null);
+                let body =
+                    error(&id, INVALID_PARAMS, "this requestState is not known here: call without it", None);
+                return self.turn_down(client, "invalid_request", (StatusCode::OK, body)).await;
+            }
+        };
         match message.class {
             Class::Pass if self.cancels_held(&message) => self.accepted(client).await,
             Class::Pass => self.pass(client, Some(&message)).await,
             Class::List => self.list(client, Some(&message)).await,
-            Class::Decide { .. } => self.call(client, &message, era).await,
+            Class::Decide { .. } => self.call(client, (&message, era), leg.as_ref()).await,
             Class::Unknown => self.turn_down(client, "unknown_method", unknown(&message, era)).await,
         }
+    }
+
+    /// Which leg of a call this is, where calls have legs; the state that says so goes no further.
+    fn leg(&mut self, message: &mut Message, era: Era) -> Result<Option<Leg>, leg::NotOurs> {
+        if era != Era::Stateless || !matches!(message.class, Class::Decide { .. }) {
+            return Ok(None);
+        }
+        let snapshot = self.app.policy.snapshot();
+        let key = snapshot.token_keys.get(&self.received.route.audience);
+        let (leg, replaced) = Leg::take(message, &self.received.caller, key)?;
+        if replaced {
+            self.body = leg::written(message).into();
+        }
+        Ok(Some(leg))
     }
 
     /// Whether the head says what the message says.
@@ -180,8 +207,8 @@ impl Exchange<'_> {
     }
 
     fn target(&self) -> Result<Target, Refusal> {
-        let Received { route, parts, body, .. } = self.received;
-        Ok(to(target(&route.upstream, parts.uri.path(), true)?, parts, body))
+        let Received { route, parts, .. } = self.received;
+        Ok(to(target(&route.upstream, parts.uri.path(), true)?, parts, &self.body))
     }
 
     async fn send(
@@ -190,7 +217,8 @@ impl Exchange<'_> {
         sent: Target,
         token: Option<&str>,
     ) -> Result<http::Response<hyper::body::Incoming>, Refusal> {
-        let Received { route, parts, body, caller, .. } = self.received;
+        let Received { route, parts, caller, .. } = self.received;
+        let body = &self.body;
         let upstream = self.app.upstreams.get(&route.name).ok_or(Refusal::UpstreamUnreachable)?;
         let mut headers = passed_on(&parts.headers);
         // Answers are read here, so they come as they are.
@@ -211,9 +239,14 @@ impl Exchange<'_> {
     }
 
     /// A call: decided, perhaps held, forwarded with a token, its outcome recorded.
-    async fn call(&self, client: &mut Client<'_>, message: &Message, era: Era) -> Result<(), Gone> {
-        let Received { route, parts, caller, body, txn } = self.received;
-        let arrival = Arrival { route, txn, headers: &parts.headers, bytes: body.len(), caller };
+    async fn call(
+        &self,
+        client: &mut Client<'_>,
+        (message, era): (&Message, Era),
+        leg: Option<&Leg>,
+    ) -> Result<(), Gone> {
+        let Received { route, parts, caller, txn, .. } = self.received;
+        let arrival = Arrival { route, txn, headers: &parts.headers, bytes: self.body.len(), caller };
         let wait =
             if era == Era::Stateless { route.hold_budget.min(STATELESS_WAIT_MAX) } else { route.hold_budget };
         let prepared = identify(&arrival, message, wait, &self.app.policy.snapshot())
@@ -237,9 +270,19 @@ impl Exchange<'_> {
         match admitted {
             Ok(ready) => self.forward(client, (message, era), ready, (&call, sent)).await,
             Err(enforce::Refused { refusal, permission }) => {
-                self.refuse(client, message, (&refusal, permission)).await
+                let waits = leg.filter(|_| matches!(refusal, Refusal::Pending(_)));
+                match waits.and_then(|leg| self.come_back(leg, message)) {
+                    Some(body) => answer_with(client, &body, permission).await,
+                    None => self.refuse(client, message, (&refusal, permission)).await,
+                }
             }
         }
+    }
+
+    fn come_back(&self, leg: &Leg, message: &Message) -> Option<Value> {
+        let snapshot = self.app.policy.snapshot();
+        let key = snapshot.token_keys.get(&self.received.route.audience);
+        leg.come_back(message, &self.received.caller, key)
     }
 
     async fn forward(
@@ -311,13 +354,21 @@ impl Exchange<'_> {
         let era = Era::of(&self.received.parts.headers);
         let hide_disabled = self.received.route.hide_disabled;
         let refused = Refused { refusal, permission, txn: &self.received.txn, hide_disabled };
-        let body = refused.answer(message, era);
-        if client.is_streaming() {
-            client.chunk(Bytes::from(relay::event(body.to_string().as_bytes()))).await?;
-            return client.end().await;
-        }
-        say(client, StatusCode::OK, &body, permission).await
+        answer_with(client, &refused.answer(message, era), permission).await
     }
+}
+
+/// Answers a message, in the stream if a hold has opened one.
+async fn answer_with(
+    client: &mut Client<'_>,
+    body: &Value,
+    permission: Option<Permission>,
+) -> Result<(), Gone> {
+    if client.is_streaming() {
+        client.chunk(Bytes::from(relay::event(body.to_string().as_bytes()))).await?;
+        return client.end().await;
+    }
+    say(client, StatusCode::OK, body, permission).await
 }
 
 fn execution(relayed: &Relayed) -> ExecutionRecord {

@@ -30,46 +30,62 @@ pub(super) const SESSION_HEADER: HeaderName = HeaderName::from_static("mcp-sessi
 const ID_BYTES_MAX: usize = 4_096;
 /// 22 characters of base64url.
 const TAG_BYTES: usize = 16;
-/// Domain separation of the key (RFC 5869).
-const KEY_INFO: &[u8] = b"oakallow/mcp-session/v1";
+/// What a tag is for: each has a key of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Purpose {
+    /// A session's id.
+    Session,
+    /// A state that a client brings back.
+    RequestState,
+}
+
+impl Purpose {
+    /// Domain separation of the key (RFC 5869).
+    const fn info(self) -> &'static [u8] {
+        match self {
+            Self::Session => b"oakallow/mcp-session/v1",
+            Self::RequestState => b"oakallow/request-state/v1",
+        }
+    }
+}
 const SESSIONS_MAX: u64 = 100_000;
 const SESSION_IDLE_MAX: Duration = Duration::from_secs(24 * 3_600);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Owner {
+pub(super) struct Owner {
     principal: Name,
     tenant: Option<Name>,
 }
 
 impl Owner {
-    fn of(caller: &Caller) -> Self {
+    pub(super) fn of(caller: &Caller) -> Self {
         Self { principal: caller.principal.clone(), tenant: caller.tenant.clone() }
     }
 
-    /// Over this owner and the tool server's id.
-    fn mac(&self, key: &TokenKey, upstream_id: &str) -> Option<Hmac<Sha256>> {
+    /// Over this owner and the text.
+    fn mac(&self, key: &TokenKey, purpose: Purpose, text: &str) -> Option<Hmac<Sha256>> {
         let mut derived = Zeroizing::new([0; 32]);
-        Hkdf::<Sha256>::new(None, key.expose()).expand(KEY_INFO, derived.as_mut_slice()).ok()?;
+        Hkdf::<Sha256>::new(None, key.expose()).expand(purpose.info(), derived.as_mut_slice()).ok()?;
         let mut mac = Hmac::<Sha256>::new_from_slice(derived.as_slice()).ok()?;
         let tenant = self.tenant.as_ref().map(Name::as_str);
         // Each part with its length, so that no two owners and ids make the same bytes.
-        for part in [Some(self.principal.as_str()), tenant, Some(upstream_id)] {
+        for part in [Some(self.principal.as_str()), tenant, Some(text)] {
             mac.update(&part.map_or(u64::MAX, |p| p.len() as u64).to_be_bytes());
             mac.update(part.unwrap_or_default().as_bytes());
         }
         Some(mac)
     }
 
-    /// What an id of this owner begins with.
-    fn tag(&self, key: &TokenKey, upstream_id: &str) -> Option<String> {
-        let mac = self.mac(key, upstream_id)?.finalize().into_bytes();
+    /// What shows that a text is this owner's.
+    pub(super) fn tag(&self, key: &TokenKey, purpose: Purpose, text: &str) -> Option<String> {
+        let mac = self.mac(key, purpose, text)?.finalize().into_bytes();
         mac.get(..TAG_BYTES).map(base64url)
     }
 
     /// Whether that is the tag, in a time that does not tell how much of it is.
-    fn has_tag(&self, key: &TokenKey, upstream_id: &str, tag: &str) -> bool {
+    pub(super) fn has_tag(&self, key: &TokenKey, purpose: Purpose, text: &str, tag: &str) -> bool {
         let Some(tag) = unbase64url(tag).filter(|tag| tag.len() == TAG_BYTES) else { return false };
-        self.mac(key, upstream_id).is_some_and(|mac| mac.verify_truncated_left(&tag).is_ok())
+        self.mac(key, purpose, text).is_some_and(|mac| mac.verify_truncated_left(&tag).is_ok())
     }
 }
 
@@ -119,7 +135,7 @@ impl Mcp {
         let id = id.ok_or("a session id has 1 to 4096 visible characters of ASCII")?;
         let owner = Owner::of(caller);
         let Some((tag, upstream_id)) = id.split_once('.') else { return Ok(Named::Foreign) };
-        let fits = key.is_some_and(|key| owner.has_tag(key, upstream_id, tag));
+        let fits = key.is_some_and(|key| owner.has_tag(key, Purpose::Session, upstream_id, tag));
         if fits || self.handed_out.get(id).is_some_and(|known| known == owner) {
             Ok(Named::Own(upstream_id.to_owned()))
         } else {
@@ -138,7 +154,7 @@ impl Mcp {
         let owner = Owner::of(caller);
         let bound = match ids.as_slice() {
             [id] => id.to_str().ok().filter(|id| is_id(id)).and_then(|id| {
-                let bound = format!("{}.{id}", owner.tag(key?, id)?);
+                let bound = format!("{}.{id}", owner.tag(key?, Purpose::Session, id)?);
                 is_id(&bound).then_some(bound)
             }),
             _ => None,

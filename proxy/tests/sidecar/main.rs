@@ -14,6 +14,7 @@ mod differentials;
 mod disk;
 mod eras;
 mod framing;
+mod legs;
 mod lists;
 mod lost;
 mod outage;

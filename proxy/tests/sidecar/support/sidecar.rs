@@ -85,9 +85,14 @@ impl Sidecar {
 
     /// A message to the MCP route.
     pub(crate) fn rpc(&self, message: &Value) -> RequestBuilder {
+        self.rpc_as(AGENT, message)
+    }
+
+    /// The same, under another key.
+    pub(crate) fn rpc_as(&self, key: &str, message: &Value) -> RequestBuilder {
         let url = format!("http://{}/mcp", self.proxy.data);
         let accepts = "application/json, text/event-stream";
-        client().post(url).header("x-api-key", AGENT).header("accept", accepts).json(message)
+        client().post(url).header("x-api-key", key).header("accept", accepts).json(message)
     }
 
     /// The sum of a metric's series; 0 when there is none.
@@ -128,7 +133,16 @@ pub(crate) fn config_text(dir: &Path, backend: &str, upstream: &str, more: &Valu
         "routes": [route("http", "http", "/tools/{tool}"), route("mcp", "mcp", "/mcp")],
     });
     for (name, value) in more.as_object().expect("members") {
-        config[name] = value.clone();
+        if name == "hold" {
+            // It stands in each route.
+            config["routes"]
+                .as_array_mut()
+                .expect("routes")
+                .iter_mut()
+                .for_each(|r| r["hold"] = value.clone());
+        } else {
+            config[name] = value.clone();
+        }
     }
     // JSON is YAML.
     format!("{config:#}")

@@ -1,0 +1,100 @@
+//! Waiting in legs (2026-07-28): a client that has no session is told every so often to come back, with a state
+//! that any proxy of the tool server understands. The call itself is known by its fingerprint; the state says
+//! how often the client came back, and carries what the tool server itself had asked it to bring along.
+
+use oakallow_policy::canonical::{base64url, unbase64url};
+use oakallow_policy::token::TokenKey;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::session::{Owner, Purpose};
+use crate::call::mcp::Message;
+use crate::identity::Caller;
+
+/// The tenth answer is the last: stock clients come back ten times at most.
+const LEGS_MAX: u32 = 10;
+/// What our states begin with.
+const PREFIX: &str = "oak1.";
+/// The member of a request's `params`, and of a result, that carries a state.
+const MEMBER: &str = "requestState";
+
+/// One request of a call that may take several.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Leg {
+    /// From 1.
+    number: u32,
+    /// The tool server's own state, which the first leg brought.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    theirs: Option<String>,
+}
+
+/// A state that begins like ours and is not.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NotOurs;
+
+impl Leg {
+    /// Which leg a message is. Its state is replaced by the tool server's own, so that what is decided and
+    /// forwarded is the same in each leg; whether anything was.
+    pub(super) fn take(
+        message: &mut Message,
+        caller: &Caller,
+        key: Option<&TokenKey>,
+    ) -> Result<(Self, bool), NotOurs> {
+        let state = message.params.get(MEMBER).and_then(Value::as_str).map(str::to_owned);
+        let Some(text) = state.as_deref().and_then(|state| state.strip_prefix(PREFIX)) else {
+            return Ok((Self { number: 1, theirs: state }, false));
+        };
+        let leg = key.and_then(|key| Self::open(text, caller, key)).ok_or(NotOurs)?;
+        restore(&mut message.params, leg.theirs.as_deref());
+        Ok((leg, true))
+    }
+
+    fn open(text: &str, caller: &Caller, key: &TokenKey) -> Option<Self> {
+        let (content, tag) = text.split_once('.')?;
+        if !Owner::of(caller).has_tag(key, Purpose::RequestState, content, tag) {
+            return None;
+        }
+        serde_json::from_slice(&unbase64url(content)?).ok()
+    }
+
+    /// The result that has the client come back; `None` when it has come often enough.
+    pub(super) fn come_back(
+        &self,
+        message: &Message,
+        caller: &Caller,
+        key: Option<&TokenKey>,
+    ) -> Option<Value> {
+        if self.number >= LEGS_MAX {
+            return None;
+        }
+        let next = Self { number: self.number + 1, theirs: self.theirs.clone() };
+        let content = base64url(&serde_json::to_vec(&next).ok()?);
+        let tag = Owner::of(caller).tag(key?, Purpose::RequestState, &content)?;
+        let result = json!({"resultType": "input_required", MEMBER: format!("{PREFIX}{content}.{tag}")});
+        Some(json!({"jsonrpc": "2.0", "id": message.id, "result": result}))
+    }
+}
+
+/// Makes the parameters what they were in the first leg.
+fn restore(params: &mut Map<String, Value>, theirs: Option<&str>) {
+    match theirs {
+        Some(state) => {
+            params.insert(MEMBER.to_owned(), state.into());
+        }
+        None => {
+            params.remove(MEMBER);
+            // Clients answer what nobody asked with nothing.
+            if params.get("inputResponses").is_some_and(|answers| *answers == json!({})) {
+                params.remove("inputResponses");
+            }
+        }
+    }
+}
+
+/// The message as it goes on, from the one parse.
+pub(super) fn written(message: &Message) -> Vec<u8> {
+    json!({"jsonrpc": "2.0", "id": message.id, "method": message.method, "params": message.params})
+        .to_string()
+        .into_bytes()
+}
