@@ -2,9 +2,8 @@
 //! takes the tool's trust away until somebody accepts it.
 
 use oakallow_policy::audit::EventType;
-use oakallow_policy::canonical::hex;
+use oakallow_policy::canonical::unhex;
 use oakallow_policy::id::Name;
-use oakallow_policy::pin;
 use oakallow_policy::wire::SeenDefinition;
 use serde_json::{Value, json};
 
@@ -13,7 +12,7 @@ use crate::record::Change;
 use crate::state::App;
 use crate::store::definitions::{self, Definition, Stored};
 use crate::store::proxies::Proxy;
-use crate::store::{StoreError, Write};
+use crate::store::{self, StoreError, Write, tools};
 
 /// A tool server that invents tools must not fill the table.
 const PER_AUDIENCE_MAX: i64 = 1_000;
@@ -29,12 +28,12 @@ pub(crate) async fn seen(
 ) -> Result<bool, ApiError> {
     let mut news = false;
     for seen in all {
-        let served = definition(&seen.definition)?;
+        let served = definition(seen)?;
         let known = definitions::find(write, &proxy.org, &seen.name, audience).await?;
         if known.as_ref().is_some_and(|known| known.served.sha256 == served.sha256) {
             continue;
         }
-        if known.is_none() && definitions::count(write, &proxy.org, audience).await? >= PER_AUDIENCE_MAX {
+        if known.is_none() && !is_wanted(write, &proxy.org, &seen.name, audience).await? {
             tracing::warn!(%audience, tool = %seen.name, "more tools than are pinned: this one is not");
             continue;
         }
@@ -97,11 +96,24 @@ pub(crate) async fn accept(
     Ok(Some(stored))
 }
 
-fn definition(content: &Value) -> Result<Definition, ApiError> {
-    let sha256 =
-        pin::digest(content).map_err(|e| ApiError::invalid_value("/definitions", format!("{e}.")))?;
-    let kept = content.to_string().len() <= KEPT_BYTES_MAX;
-    Ok(Definition { sha256: hex(&sha256), content: kept.then(|| content.clone()) })
+/// Whether a tool that was not seen before is taken in: a registered one always.
+async fn is_wanted(write: &mut Write, org: &Name, tool: &Name, audience: &Name) -> Result<bool, ApiError> {
+    let stored = store::one::<tools::Stored>(write, org, tool).await?;
+    let registered =
+        stored.is_some_and(|t| t.status == tools::Status::Active && t.tool.audience == *audience);
+    Ok(registered || definitions::count(write, org, audience).await? < PER_AUDIENCE_MAX)
+}
+
+/// The proxy has read it, and says what it is by its digest; the text is for people.
+fn definition(seen: &SeenDefinition) -> Result<Definition, ApiError> {
+    if unhex(&seen.sha256).is_none_or(|bytes| bytes.len() != 32) {
+        return Err(ApiError::invalid_value("/definitions", "`sha256` has 64 hexadecimal digits."));
+    }
+    let kept = seen.definition.as_deref().filter(|text| text.len() <= KEPT_BYTES_MAX);
+    Ok(Definition {
+        sha256: seen.sha256.clone(),
+        content: kept.and_then(|text| serde_json::from_str(text).ok()),
+    })
 }
 
 /// One difference between two definitions.

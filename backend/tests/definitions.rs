@@ -10,6 +10,8 @@
 mod support;
 
 use ed25519_dalek::SigningKey;
+use oakallow_policy::canonical::hex;
+use oakallow_policy::pin::digest;
 use oakallow_policy::wire::{Enrolled, PublicKey};
 use serde_json::{Value, json};
 use support::{Backend, Client};
@@ -37,7 +39,7 @@ impl Stage {
     }
 
     async fn sees(&self, definition: &Value) {
-        let body = json!({"audience": "bank", "definitions": [{"name": definition["name"], "definition": definition}]});
+        let body = json!({"audience": "bank", "definitions": [seen(definition)]});
         let answer = self.proxy.post(&format!("/v1/proxies/{}/definitions", self.proxy_id), body).await;
         assert_eq!(answer.status, 204, "{answer:?}");
     }
@@ -56,6 +58,12 @@ impl Stage {
         let log = self.admin.get(&format!("/v1/audit?type={kind}")).await.ok();
         log["data"].as_array().unwrap().len()
     }
+}
+
+/// As a proxy reports it.
+fn seen(definition: &Value) -> Value {
+    let sha256 = hex(&digest(definition));
+    json!({"name": definition["name"], "sha256": sha256, "definition": definition.to_string()})
 }
 
 async fn joined(backend: &Backend, admin: &Client, audience: &str) -> (Client, String) {
@@ -152,14 +160,14 @@ async fn registering_takes_a_tool_as_it_is_served_and_deleting_forgets_it() {
 async fn a_proxy_speaks_for_its_own_tool_servers_only() {
     let stage = Stage::set().await;
     let (other, other_id) = joined(&stage.backend, &stage.admin, "shop").await;
-    let body = json!({"audience": "bank", "definitions": [{"name": "pay", "definition": evil()}]});
+    let body = json!({"audience": "bank", "definitions": [seen(&evil())]});
     let refused = other.post(&format!("/v1/proxies/{other_id}/definitions"), body.clone()).await;
     assert_eq!(refused.status, 422, "{refused:?}");
     let foreign = other.post(&format!("/v1/proxies/{}/definitions", stage.proxy_id), body).await;
     assert!(matches!(foreign.status, 403 | 404), "{foreign:?}");
     assert_eq!(stage.admin.get("/v1/tools/pay/definition").await.status, 404);
     // The same tool of another server is another tool.
-    let body = json!({"audience": "shop", "definitions": [{"name": "pay", "definition": evil()}]});
+    let body = json!({"audience": "shop", "definitions": [seen(&evil())]});
     assert_eq!(other.post(&format!("/v1/proxies/{other_id}/definitions"), body).await.status, 204);
     stage.sees(&good()).await;
     assert_eq!(stage.decision().await, (json!("allowed"), Value::Null));
@@ -175,16 +183,14 @@ async fn a_large_definition_is_pinned_by_its_digest_and_tools_are_bounded() {
     assert_eq!((&shown["changed"], &shown["pinned"]["definition"]), (&json!(true), &Value::Null));
     assert_eq!(shown.get("differences"), None);
 
-    let many: Vec<Value> = (0..1_010)
-        .map(|i| json!({"name": format!("t{i}"), "definition": {"name": format!("t{i}")}}))
-        .collect();
+    let many: Vec<Value> = (0..1_010).map(|i| seen(&json!({"name": format!("t{i}")}))).collect();
     let path = format!("/v1/proxies/{}/definitions", stage.proxy_id);
     let answer = stage.proxy.post(&path, json!({"audience": "bank", "definitions": many})).await;
     assert_eq!(answer.status, 204);
     let changed = stage.admin.get("/v1/tool-definitions?changed=true").await.ok();
     assert_eq!(changed["data"].as_array().unwrap().len(), 1);
     // Only the first thousand are pinned, `pay` among them.
-    for (n, status) in [(998, 200), (999, 404)] {
+    for (n, status) in [(999, 200), (1_000, 404)] {
         let tool = json!({"name": format!("t{n}"), "audience": "bank"});
         stage.admin.post("/v1/tools", tool).await.created();
         assert_eq!(stage.admin.get(&format!("/v1/tools/t{n}/definition")).await.status, status, "{n}");

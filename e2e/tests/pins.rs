@@ -30,11 +30,17 @@ struct Stage {
 
 impl Stage {
     async fn set() -> Self {
+        Self::holding_for(50).await
+    }
+
+    /// A call waits for so many seconds at most.
+    async fn holding_for(seconds: u64) -> Self {
         let (stack, server) = tokio::join!(Stack::start(), Server::fixture());
         let control = stack.control();
         let tool = json!({"name": TOOL, "audience": "fixture", "risk_level": "low", "default_permission": "allowed"});
         control.create("/v1/tools", tool).await;
-        let proxy = stack.another_proxy("pins", &[Route::mcp("fixture", "fixture", &server.url)]).await;
+        let route = Route::mcp("fixture", "fixture", &server.url).holding_for(seconds);
+        let proxy = stack.another_proxy("pins", &[route]).await;
         Self { stack, server, proxy, control }
     }
 
@@ -136,4 +142,28 @@ async fn a_call_that_waits_ends_when_the_tool_is_described_anew() {
     let said = serde_json::to_string(&result).unwrap();
     assert!(result.is_error == Some(true) && said.contains("definition"), "{said}");
     assert_ne!(stage.control.approval(&id).await["status"], "consumed");
+}
+
+#[tokio::test]
+async fn an_approval_is_for_the_tool_as_it_was_described_then() {
+    let stage = Stage::holding_for(1).await;
+    let rule = json!({"tool_name": TOOL, "permission": "requires_approval"});
+    stage.control.create("/v1/rules", rule).await;
+    let client = stage.in_a_session().await;
+    client.list().await;
+    stage.await_definition(false).await;
+    let pending = client.call().await;
+    assert_eq!(pending.is_error, Some(true), "{pending:#?}");
+    let id = stage.control.await_pending(TOOL).await;
+    stage.control.approve(&id).await;
+    stage.describe("Something+else").await;
+    let client = stage.in_a_session().await;
+    client.list().await;
+    let again = client.call().await;
+    assert!(again.is_error == Some(true) && !ran(&again), "{again:#?}");
+    assert_ne!(stage.control.approval(&id).await["status"], "consumed");
+    let asked = stage.control.await_pending(TOOL).await;
+    assert_ne!(asked, id, "a person is asked about the tool as it is now");
+    stage.control.approve(&asked).await;
+    assert!(ran(&client.call().await));
 }

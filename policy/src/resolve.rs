@@ -288,7 +288,7 @@ impl<'r> Question<'r, '_> {
             definition_changed: false,
             risk_level: self.tool.map_or(UNREGISTERED_RISK, |t| t.tool.risk_level),
         };
-        if self.tool.is_some_and(|t| t.changed) { self.rules.distrusted(decision) } else { decision }
+        if self.tool.is_some_and(|t| t.served.is_some()) { self.rules.distrusted(decision) } else { decision }
     }
 }
 

@@ -237,12 +237,12 @@ impl RuleSet {
     }
 
     /// What the definition of that tool at that audience is to be, if it is registered and one is pinned; and
-    /// whether this set knows it as changed.
+    /// what is served, if this set knows that to be another one.
     #[must_use]
-    pub fn pin(&self, name: &str, audience: &str) -> Option<(&DefinitionDigest, bool)> {
+    pub fn pin(&self, name: &str, audience: &str) -> Option<(&DefinitionDigest, Option<&DefinitionDigest>)> {
         let entry = self.catalog.find(hash_name(name), name)?;
         let pin = entry.pin.as_ref().filter(|_| entry.tool.audience.as_str() == audience)?;
-        Some((pin, entry.changed))
+        Some((pin, entry.served.as_ref()))
     }
 
     /// Whether a tool is trusted as its rules say when its definition is not the pinned one.

@@ -387,8 +387,11 @@ pub struct SeenDefinitions {
 pub struct SeenDefinition {
     /// The tool.
     pub name: Name,
-    /// All of it.
-    pub definition: Value,
+    /// `oakallow_policy::pin::digest` of it, hex.
+    pub sha256: String,
+    /// All of it, as text: whatever a tool server wrote there, this can be read. Left out when it is large.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub definition: Option<String>,
 }
 
 /// An error answer (RFC 9457), the same from backend, proxy and edge worker.

@@ -81,7 +81,10 @@ fn model(policy: &OrgPolicy, tenant_rules: &[Rule], call: &Call<'_>) -> Result<A
             permission
         };
         let definition_changed = tool.is_some_and(|t| {
-            policy.pins.iter().any(|pin| pin.tool == t.name && pin.audience == t.audience && pin.changed)
+            policy
+                .pins
+                .iter()
+                .any(|pin| pin.tool == t.name && pin.audience == t.audience && pin.served_sha256.is_some())
         });
         let permission = match (policy.changed_definition, permission) {
             (ChangedDefinition::Disabled, _) if definition_changed => Permission::Disabled,
@@ -214,11 +217,11 @@ fn pins() -> impl Strategy<Value = Vec<Pin>> {
     prop::collection::vec(pin, 0..4).prop_map(|all| {
         let mut seen = BTreeSet::new();
         let once = all.into_iter().filter(|(tool, audience, _)| seen.insert((*tool, *audience)));
-        let pin = |(tool, audience, changed)| Pin {
+        let pin = |(tool, audience, changed): (&str, &str, bool)| Pin {
             tool: name(tool),
             audience: name(audience),
             sha256: "0f".repeat(32),
-            changed,
+            served_sha256: changed.then(|| "1f".repeat(32)),
         };
         once.map(pin).collect()
     })

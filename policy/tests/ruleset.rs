@@ -113,13 +113,13 @@ fn a_pin_is_of_one_tool_at_one_audience_and_is_a_digest() {
         tool: name("pay"),
         audience: name(audience),
         sha256: sha256.to_owned(),
-        changed: false,
+        served_sha256: None,
     };
     let tool: Tool = serde_json::from_value(serde_json::json!({"name": "pay", "audience": "bank"})).unwrap();
     let with = |pins| OrgPolicy { tools: vec![tool.clone()], pins, ..policy(Vec::new()) };
     let digest = "0f".repeat(32);
     let set = RuleSet::compile(&with(vec![pin("bank", &digest), pin("shop", &"1f".repeat(32))]), 1).unwrap();
-    assert_eq!(set.pin("pay", "bank"), Some((&[0x0f; 32], false)));
+    assert_eq!(set.pin("pay", "bank"), Some((&[0x0f; 32], None)));
     assert_eq!((set.pin("pay", "shop"), set.pin("sell", "bank")), (None, None));
     for bad in ["", "0f", "xx", &digest.to_uppercase()] {
         let refused = RuleSet::compile(&with(vec![pin("bank", bad)]), 1).err();

@@ -130,8 +130,8 @@ pub(crate) async fn list(
 
 /// The pins of the registered tools.
 pub(crate) async fn pins(db: &mut SqliteConnection, org: &Name) -> Result<Vec<Pin>, StoreError> {
-    let rows: Vec<(String, String, String, bool)> = sqlx::query_as(
-        "SELECT d.tool, d.audience, d.pinned_sha256, d.pinned_sha256 <> d.served_sha256
+    let rows: Vec<(String, String, String, Option<String>)> = sqlx::query_as(
+        "SELECT d.tool, d.audience, d.pinned_sha256, NULLIF(d.served_sha256, d.pinned_sha256)
          FROM tool_definitions d JOIN tools t
            ON t.org = d.org AND t.name = d.tool AND t.audience = d.audience AND t.status = 'active'
          WHERE d.org = ? ORDER BY d.tool",
@@ -139,20 +139,24 @@ pub(crate) async fn pins(db: &mut SqliteConnection, org: &Name) -> Result<Vec<Pi
     .bind(org.as_str())
     .fetch_all(db)
     .await?;
-    let pin = |(tool, audience, sha256, changed): (String, String, String, bool)| {
+    let pin = |(tool, audience, sha256, served_sha256): (String, String, String, Option<String>)| {
         let name = |column, text| super::name("tool_definitions", column, text);
-        Ok(Pin { tool: name("tool", &tool)?, audience: name("audience", &audience)?, sha256, changed })
+        Ok(Pin { tool: name("tool", &tool)?, audience: name("audience", &audience)?, sha256, served_sha256 })
     };
     rows.into_iter().map(pin).collect()
 }
 
-/// How many tools of an audience are known.
+/// How many tools of an audience are known that nobody registered.
 pub(crate) async fn count(db: &mut SqliteConnection, org: &Name, audience: &Name) -> Result<i64, StoreError> {
-    let count = sqlx::query_scalar("SELECT COUNT(*) FROM tool_definitions WHERE org = ? AND audience = ?")
-        .bind(org.as_str())
-        .bind(audience.as_str())
-        .fetch_one(db)
-        .await?;
+    let count = sqlx::query_scalar(
+        "SELECT COUNT(*) FROM tool_definitions d WHERE org = ? AND audience = ?
+         AND NOT EXISTS (SELECT 1 FROM tools t WHERE t.org = d.org AND t.name = d.tool
+                         AND t.audience = d.audience AND t.status = 'active')",
+    )
+    .bind(org.as_str())
+    .bind(audience.as_str())
+    .fetch_one(db)
+    .await?;
     Ok(count)
 }
 

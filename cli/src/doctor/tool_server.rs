@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{Finding, Verdict, cause};
+use super::{Finding, TIMEOUT, Verdict, cause};
 
 /// A tool server and how to speak to it.
 pub(super) struct Place {
@@ -26,6 +26,13 @@ impl Place {
 /// token, is in order; all else shows a way around the proxy.
 pub(super) async fn bypass(http: &reqwest::Client, place: &Place) -> Finding {
     let finding = |verdict, detail: String| Finding::new("bypass", &place.url, verdict, detail);
+    let open = match reached(&place.url).await {
+        Ok(open) => open,
+        Err(problem) => return finding(Verdict::Fail, problem),
+    };
+    if let Err(why) = open {
+        return finding(Verdict::Ok, format!("it cannot be reached from here ({why})"));
+    }
     let body = if place.mcp {
         json!({"jsonrpc": "2.0", "id": "oakallow-doctor", "method": "tools/list", "params": {}})
     } else {
@@ -54,15 +61,24 @@ pub(super) async fn bypass(http: &reqwest::Client, place: &Place) -> Finding {
                 ),
             )
         }
-        Err(e) if e.is_builder() => {
-            finding(Verdict::Fail, "this is not an address: http[s]://HOST[:PORT]/PATH".to_owned())
-        }
-        Err(e) if e.is_connect() || e.is_timeout() => {
-            finding(Verdict::Ok, format!("it cannot be reached from here ({})", cause(&e)))
-        }
         Err(e) => finding(
             Verdict::Fail,
             format!("something listens there that can be reached from here around the proxy ({})", cause(&e)),
         ),
     }
+}
+
+/// Whether a connection can be made: what happens on it afterwards does not make it less of a way. The outer
+/// error is about the address.
+async fn reached(url: &str) -> Result<Result<(), String>, String> {
+    let wrong = || "this is not an address: http[s]://HOST[:PORT]/PATH".to_owned();
+    let url = reqwest::Url::parse(url).map_err(|_| wrong())?;
+    let host = url.host_str().ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
+    let port = url.port_or_known_default().ok_or_else(wrong)?;
+    let connect = tokio::net::TcpStream::connect((host.as_str(), port));
+    Ok(match tokio::time::timeout(TIMEOUT, connect).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(e)) => Err(e.to_string()),
+        Err(_) => Err(format!("no answer within {} s", TIMEOUT.as_secs())),
+    })
 }

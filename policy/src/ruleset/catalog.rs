@@ -20,8 +20,8 @@ pub(crate) struct ToolEntry {
     pub(crate) fallback: (Permission, Level),
     pub(crate) stopped: bool,
     pub(super) pin: Option<DefinitionDigest>,
-    /// The tool server was last seen with another definition than the pinned one.
-    pub(crate) changed: bool,
+    /// The other definition that the tool server was last seen with.
+    pub(crate) served: Option<DefinitionDigest>,
 }
 
 /// The tools, with their fall-backs, and the kill switches.
@@ -72,7 +72,7 @@ impl Catalog {
             let pin = pins.get(tool.name.as_str()).filter(|(audience, ..)| **audience == tool.audience);
             let entry = ToolEntry {
                 pin: pin.map(|(_, digest, _)| *digest),
-                changed: pin.is_some_and(|(.., changed)| *changed),
+                served: pin.and_then(|(.., served)| *served),
                 fallback: fallback(tool, category_default),
                 stopped: policy.kill_switches.iter().any(|k| *k == KillSwitch::Tool(tool.name.clone())),
                 tool: tool.clone(),
@@ -94,17 +94,27 @@ impl Catalog {
     }
 }
 
+/// Whose, what it is to be, and what is served if that is another one.
+type Pinned<'p> = (&'p Name, DefinitionDigest, Option<DefinitionDigest>);
+
 /// The pins of the tools that are registered. A name that is listed for several audiences is that of one tool
 /// only, so the others' pins are left out.
-fn pins(policy: &OrgPolicy) -> Result<HashMap<&str, (&Name, DefinitionDigest, bool)>, CompileError> {
+fn pins(policy: &OrgPolicy) -> Result<HashMap<&str, Pinned<'_>>, CompileError> {
     let registered: HashMap<&str, &Name> =
         policy.tools.iter().map(|t| (t.name.as_str(), &t.audience)).collect();
     let mut pins = HashMap::new();
     for pin in &policy.pins {
-        let digest = unhex(&pin.sha256).and_then(|bytes| bytes.try_into().ok());
-        let digest = digest.ok_or_else(|| CompileError::BadPin(pin.tool.clone()))?;
+        let digest = |text: &str| {
+            let bytes = unhex(text).and_then(|bytes| bytes.try_into().ok());
+            bytes.ok_or_else(|| CompileError::BadPin(pin.tool.clone()))
+        };
+        let pinned = digest(&pin.sha256)?;
+        let served = pin.served_sha256.as_deref().map(digest).transpose()?;
         if registered.get(pin.tool.as_str()) == Some(&&pin.audience) {
-            pins.insert(pin.tool.as_str(), (&pin.audience, digest, pin.changed));
+            pins.insert(
+                pin.tool.as_str(),
+                (&pin.audience, pinned, served.filter(|served| *served != pinned)),
+            );
         }
     }
     Ok(pins)

@@ -1,40 +1,47 @@
 //! What a tool gets besides its arguments, and may act on: header fields, `_meta`, other members of an MCP
 //! request. It is part of what a person approves.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
+use oakallow_policy::canonical::hex;
 use serde_json::{Map, Value};
 
 use crate::forward::passed_on;
 
 /// Fields that say how to carry a message or who watches it, not what to do. They differ from one try of a
 /// call to the next, and an approval does not cover them.
-const CARRIAGE: [&str; 19] = [
+const CARRIAGE: [&str; 24] = [
     "accept",
     "accept-charset",
     "accept-encoding",
     "accept-language",
+    "b3",
     "cache-control",
     "content-language",
     "content-type",
     "date",
     "dnt",
     "idempotency-key",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
     "origin",
     "pragma",
-    "prefer",
     "priority",
     "referer",
+    "traceparent",
+    "tracestate",
     "user-agent",
     "via",
-    "x-request-id",
-    "x-correlation-id",
 ];
-/// And those that begin so: trace context (W3C), what browsers add, what MCP repeats of a message.
-const CARRIAGE_STARTS: [&str; 6] = ["trace", "baggage", "sec-", "mcp-", "last-event-id", "b3"];
+/// And those that begin so: what browsers add, what MCP repeats of a message (and is held against it), B3.
+const CARRIAGE_STARTS: [&str; 6] =
+    ["sec-fetch-", "sec-ch-", "mcp-param-", "x-b3-", "x-request-id", "x-correlation-id"];
 
 /// Members of `_meta` of the same kind.
-const META_CARRIAGE: [&str; 2] = ["progressToken", "claudecode/toolUseId"];
-const META_CARRIAGE_STARTS: [&str; 4] = ["io.modelcontextprotocol/", "oakallow/", "trace", "baggage"];
+const META_CARRIAGE: [&str; 4] = ["progressToken", "traceparent", "tracestate", "claudecode/toolUseId"];
+const META_CARRIAGE_STARTS: [&str; 2] = ["io.modelcontextprotocol/", "oakallow/"];
 
 /// The fields that a tool may act on, as they go on; each with its values.
 #[must_use]
@@ -45,8 +52,8 @@ pub fn headers(all: &HeaderMap) -> Map<String, Value> {
         let name = name.as_str();
         let carriage =
             CARRIAGE.contains(&name) || CARRIAGE_STARTS.iter().any(|start| name.starts_with(start));
-        if !carriage {
-            let value = String::from_utf8_lossy(value.as_bytes()).into_owned().into();
+        if !(carriage || name == "prefer" && is_for_us(value)) {
+            let value = text(value).into();
             let values = found.entry(name).or_insert_with(|| Value::Array(Vec::new()));
             if let Value::Array(values) = values {
                 values.push(value);
@@ -54,6 +61,17 @@ pub fn headers(all: &HeaderMap) -> Map<String, Value> {
         }
     }
     found
+}
+
+/// `Prefer: wait=5` and `respond-async` say how this proxy is to hold the call.
+fn is_for_us(prefer: &HeaderValue) -> bool {
+    let ours = |part: &str| part == "respond-async" || part.starts_with("wait=");
+    prefer.to_str().is_ok_and(|value| value.split(',').all(|part| ours(part.trim())))
+}
+
+/// A value as JSON can say it: no two alike.
+fn text(value: &HeaderValue) -> String {
+    value.to_str().map_or_else(|_| format!("bytes {}", hex(value.as_bytes())), str::to_owned)
 }
 
 /// The members of `_meta` that a tool may act on.
@@ -85,7 +103,7 @@ pub fn covered(args: Value, beside: &Map<String, Value>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderName;
     use serde_json::json;
 
     use super::*;
@@ -101,12 +119,16 @@ mod tests {
             ("x-api-key", "oak_live_1"),
             ("user-agent", "curl"),
             ("traceparent", "00-1"),
+            ("trace-target", "prod"),
+            ("prefer", "tx=commit"),
+            ("prefer", "wait=5, respond-async"),
             ("mcp-session-id", "s"),
             ("x-forwarded-for", "10.0.0.1"),
         ] {
             all.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        let expected = json!({"x-environment": ["production", "staging"], "authorization": ["Bearer theirs"], "cookie": ["a=b"]});
+        let expected = json!({"x-environment": ["production", "staging"], "authorization": ["Bearer theirs"], "cookie": ["a=b"],
+                "trace-target": ["prod"], "prefer": ["tx=commit"]});
         assert_eq!(Value::Object(headers(&all)), expected);
 
         let params = json!({"name": "pay", "_meta": {"progressToken": 1, "traceparent": "00", "env": "production",

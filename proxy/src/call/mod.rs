@@ -44,19 +44,6 @@ pub struct IdentifiedCall {
     pub bytes: usize,
 }
 
-impl IdentifiedCall {
-    /// All that is approved: the arguments, and what stands beside them if there is any.
-    #[must_use]
-    pub fn shown(&self) -> Value {
-        if self.beside.is_empty() {
-            return self.parameters.clone();
-        }
-        let mut shown = self.beside.clone();
-        shown.insert("arguments".to_owned(), self.parameters.clone());
-        Value::Object(shown)
-    }
-}
-
 /// The names in the arguments that a route's pointers give: required where configured, so that a rule
 /// cannot be dodged by leaving the name out.
 pub fn pointed(parameters: &Value, pointer: Option<&String>) -> Result<Option<Name>, Refusal> {

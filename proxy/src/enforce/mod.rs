@@ -155,7 +155,7 @@ impl Life<'_> {
         let (app, call) = (self.app, self.call);
         let prints = self.prints(view)?;
         let requested = EventData {
-            parameters: Some(app.redactor.redact(&call.shown())),
+            parameters: Some(app.redactor.recorded(call)),
             fingerprint: Some(prints.fingerprint.to_string()),
             ..EventData::default()
         };
@@ -169,7 +169,13 @@ impl Life<'_> {
         let definition =
             tool.map(oakallow_policy::Tool::definition_hash).transpose().map_err(|e| unavailable(&e))?;
         let unread = |e: &dyn std::fmt::Display| Refusal::InvalidRequest(e.to_string());
-        let fingerprint = Fingerprint::of(&call.names.as_call(), &call.route.name, definition, &call.args)
+        // An approval is for the tool as it is described now, whatever was pinned.
+        let served = view.served(&call.names.as_call());
+        let described = match (definition, served) {
+            (Some(registered), Some(served)) => Some(sha256(&[registered, served].concat())),
+            (registered, _) => registered,
+        };
+        let fingerprint = Fingerprint::of(&call.names.as_call(), &call.route.name, described, &call.args)
             .map_err(|e| unread(&e))?;
         let arguments = sha256(&json_bytes(&call.parameters).map_err(|e| unread(&e))?);
         Ok(Prints { fingerprint, definition, arguments })

@@ -11,6 +11,7 @@ use crate::refusal::{Refusal, more};
 /// Our errors; the reserved range is -32768 to -32000 (JSON-RPC 2.0 section 5.1).
 const REFUSED: i64 = -31_403;
 const UNAVAILABLE: i64 = -31_503;
+pub(super) const UNREADABLE: i64 = -31_502;
 /// The member of `_meta` that says what was decided.
 pub(super) const DECISION_META: &str = "oakallow/decision";
 

@@ -17,6 +17,10 @@ const LEGS_MAX: u32 = 10;
 const PREFIX: &str = "oak1.";
 /// The member of a request's `params`, and of a result, that carries a state.
 const MEMBER: &str = "requestState";
+/// The member of `params` with the client's answers to what the tool server asked.
+const ANSWERS: &str = "inputResponses";
+/// A client with more to bring along waits in one request only.
+const CONTENT_BYTES_MAX: usize = 16 * 1024;
 
 /// One request of a call that may take several.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +31,9 @@ pub(super) struct Leg {
     /// The tool server's own state, which the first leg brought.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     theirs: Option<String>,
+    /// What the client answered to the tool server with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answers: Option<Value>,
 }
 
 /// A state that begins like ours and is not.
@@ -43,10 +50,11 @@ impl Leg {
     ) -> Result<(Self, bool), NotOurs> {
         let state = message.params.get(MEMBER).and_then(Value::as_str).map(str::to_owned);
         let Some(text) = state.as_deref().and_then(|state| state.strip_prefix(PREFIX)) else {
-            return Ok((Self { number: 1, theirs: state }, false));
+            let answers = message.params.get(ANSWERS).cloned();
+            return Ok((Self { number: 1, theirs: state, answers }, false));
         };
         let leg = key.and_then(|key| Self::open(text, caller, key)).ok_or(NotOurs)?;
-        restore(&mut message.params, leg.theirs.as_deref());
+        restore(&mut message.params, &leg);
         Ok((leg, true))
     }
 
@@ -68,27 +76,23 @@ impl Leg {
         if self.number >= LEGS_MAX {
             return None;
         }
-        let next = Self { number: self.number + 1, theirs: self.theirs.clone() };
-        let content = base64url(&serde_json::to_vec(&next).ok()?);
+        let next = Self { number: self.number + 1, ..self.clone() };
+        let content = base64url(&serde_json::to_vec(&next).ok().filter(|c| c.len() <= CONTENT_BYTES_MAX)?);
         let tag = Owner::of(caller).tag(key?, Purpose::RequestState, &content)?;
         let result = json!({"resultType": "input_required", MEMBER: format!("{PREFIX}{content}.{tag}")});
         Some(json!({"jsonrpc": "2.0", "id": message.id, "result": result}))
     }
 }
 
-/// Makes the parameters what they were in the first leg.
-fn restore(params: &mut Map<String, Value>, theirs: Option<&str>) {
-    match theirs {
-        Some(state) => {
-            params.insert(MEMBER.to_owned(), state.into());
-        }
-        None => {
-            params.remove(MEMBER);
-            // Clients answer what nobody asked with nothing.
-            if params.get("inputResponses").is_some_and(|answers| *answers == json!({})) {
-                params.remove("inputResponses");
-            }
-        }
+/// Makes the parameters what they were in the first leg, whatever the client sent along this time: nobody
+/// asked it for more.
+fn restore(params: &mut Map<String, Value>, leg: &Leg) {
+    let theirs = leg.theirs.clone().map(Value::String);
+    for (member, first) in [(MEMBER, theirs), (ANSWERS, leg.answers.clone())] {
+        match first {
+            Some(value) => params.insert(member.to_owned(), value),
+            None => params.remove(member),
+        };
     }
 }
 

@@ -306,6 +306,7 @@ impl Exchange<'_> {
         let mut rewrite = |m: &mut Value| hold::later(m, message.progress_token(), shift);
         let plan = Plan {
             rewrite: if shift > 0.0 { Some(&mut rewrite) } else { None },
+            reads_all: false,
             id: message.id.as_ref(),
             permission,
             idle: call.route.idle_timeout,

@@ -40,6 +40,7 @@ impl Exchange<'_> {
     pub(super) async fn pass(&self, client: &mut Client<'_>, message: Option<&Message>) -> Result<(), Gone> {
         let plan = Plan {
             rewrite: None,
+            reads_all: false,
             id: message.and_then(|m| m.id.as_ref()),
             permission: None,
             idle: self.received.route.idle_timeout,
@@ -69,6 +70,7 @@ impl Exchange<'_> {
         let mut rewrite = |message: &mut Value| viewer.filter(message);
         let plan = Plan {
             rewrite: Some(&mut rewrite),
+            reads_all: true,
             id: message.and_then(|m| m.id.as_ref()),
             permission: None,
             idle: route.idle_timeout,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -13,6 +13,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+use super::answer;
 use crate::client::{Client, Gone};
 use crate::enforce::Waiter as _;
 use crate::forward::passed_on;
@@ -30,6 +31,8 @@ pub(super) type Rewrite<'a> = dyn FnMut(&mut Value) -> bool + Send + 'a;
 pub(super) struct Plan<'a> {
     /// What is rewritten; `None`: nothing.
     pub(super) rewrite: Option<&'a mut Rewrite<'a>>,
+    /// Nothing goes on that `rewrite` could not look at.
+    pub(super) reads_all: bool,
     /// The request that is answered.
     pub(super) id: Option<&'a Value>,
     /// Said in our header.
@@ -100,6 +103,8 @@ struct Relay<'a, 'p, 's> {
     left_at: Option<Instant>,
     failed: Option<bool>,
     too_large: bool,
+    /// The status says that this is what was asked for.
+    success: bool,
 }
 
 /// Hands an answer to the agent.
@@ -115,6 +120,7 @@ pub(super) async fn relay(client: &mut Client<'_>, response: Response<Incoming>,
         left_at: None,
         failed: None,
         too_large: false,
+        success: parts.status.is_success(),
         client,
         plan,
     };
@@ -180,6 +186,10 @@ impl Relay<'_, '_, '_> {
             return Ok(());
         }
         let mut headers = passed_on(&parts.headers);
+        if self.plan.reads_all {
+            // What is coded is not read, and what is not read does not go on.
+            headers.remove(CONTENT_ENCODING);
+        }
         // What is rewritten has another length.
         if let Some(length) = parts.headers.get(CONTENT_LENGTH).filter(|_| !self.rewrites()) {
             headers.insert(CONTENT_LENGTH, length.clone());
@@ -269,7 +279,10 @@ impl Relay<'_, '_, '_> {
     fn rewritten(&mut self, raw: Vec<u8>) -> Bytes {
         let Some(rewrite) = self.plan.rewrite.as_mut() else { return Bytes::from(raw) };
         let data = Message::parse(&raw).data;
-        let Ok(mut value) = serde_json::from_str::<Value>(&data) else { return Bytes::from(raw) };
+        let Ok(mut value) = serde_json::from_str::<Value>(&data) else {
+            let unread = self.plan.reads_all && !data.is_empty();
+            return Bytes::from(if unread { with_data(&raw, &self.unreadable()) } else { raw });
+        };
         if rewrite(&mut value) { Bytes::from(with_data(&raw, &value.to_string())) } else { Bytes::from(raw) }
     }
 
@@ -277,7 +290,7 @@ impl Relay<'_, '_, '_> {
         let rest = self.splitter.take().map(Splitter::rest).unwrap_or_default();
         if let Some(collected) = self.collected.take() {
             self.finish_collected(collected).await?;
-        } else if self.rewrites() && !rest.is_empty() && !self.has_left() {
+        } else if self.rewrites() && !self.plan.reads_all && !rest.is_empty() && !self.has_left() {
             self.client.chunk(Bytes::from(rest)).await?;
         }
         // A stream that a hold opened is ended by whoever opened it: an answer may still be missing.
@@ -295,6 +308,9 @@ impl Relay<'_, '_, '_> {
         };
         let text = match value {
             Some(value) if changed => value.to_string().into_bytes(),
+            None if self.plan.reads_all && self.success && !collected.is_empty() => {
+                self.unreadable().into_bytes()
+            }
             _ => collected,
         };
         if self.has_left() {
@@ -308,6 +324,13 @@ impl Relay<'_, '_, '_> {
             };
         }
         if self.rewrites() && !text.is_empty() { self.client.chunk(Bytes::from(text)).await } else { Ok(()) }
+    }
+
+    /// Stands for a message in which other readers may see what was not looked at.
+    fn unreadable(&self) -> String {
+        let id = self.plan.id.unwrap_or(&Value::Null);
+        answer::error(id, answer::UNREADABLE, "the tool server's answer cannot be read strictly", None)
+            .to_string()
     }
 
     /// By the answer if it was seen. Else by the status, for an answer that is too large to look into

@@ -1,8 +1,9 @@
 //! The definitions of tools, as their tool servers list them: held against the pins, and told to the backend.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use oakallow_policy::canonical::hex;
 use oakallow_policy::id::Name;
 use oakallow_policy::pin::{self, DefinitionDigest};
 use oakallow_policy::wire::{SeenDefinition, SeenDefinitions};
@@ -16,8 +17,8 @@ const UNREGISTERED_MAX: usize = 1_000;
 /// Definitions in one report, and about their bytes: a quarter of what the backend takes.
 const REPORT_MAX: usize = 100;
 const REPORT_BYTES_MAX: usize = 1024 * 1024;
-/// Of a larger definition only that it is another one is known; what says so much is not for people to read.
-const DEFINITION_BYTES_MAX: usize = 256 * 1024;
+/// Of a larger definition only the digest is told: it is not for people to read.
+const TEXT_BYTES_MAX: usize = 64 * 1024;
 
 /// A tool at a tool server.
 type Place = (Name, Name);
@@ -25,8 +26,10 @@ type Place = (Name, Name);
 struct Seen {
     digest: DefinitionDigest,
     registered: bool,
+    /// The pin that it was held against.
+    pin: Option<DefinitionDigest>,
     /// What the backend is still to be told.
-    untold: Option<Value>,
+    untold: Option<SeenDefinition>,
 }
 
 /// What this proxy saw.
@@ -43,12 +46,24 @@ impl Definitions {
 
     /// Takes in the tools of a list, before anything is left out of it.
     pub fn note(&self, rules: &RuleSet, audience: &Name, tools: &[Value]) {
-        let mut news = false;
+        let mut by_name: BTreeMap<Name, Vec<&Value>> = BTreeMap::new();
         for definition in tools {
             let name = definition.get("name").and_then(Value::as_str).and_then(|name| Name::new(name).ok());
             if let Some(name) = name {
-                news |= self.note_one(rules, (audience.clone(), name), definition);
+                let said = by_name.entry(name).or_default();
+                if !said.contains(&definition) {
+                    said.push(definition);
+                }
             }
+        }
+        let mut news = false;
+        for (name, said) in by_name {
+            let definition = match said.as_slice() {
+                [one] => (*one).clone(),
+                // A tool that is described in several ways is none of them.
+                several => several.iter().copied().cloned().collect(),
+            };
+            news |= self.note_one(rules, (audience.clone(), name), &definition);
         }
         if news {
             self.news.notify_one();
@@ -58,35 +73,36 @@ impl Definitions {
     fn note_one(&self, rules: &RuleSet, place: Place, definition: &Value) -> bool {
         let known = rules.pin(&place.1, &place.0);
         let registered = rules.tool(&place.1, &place.0).is_some();
-        let digest = match digest(definition) {
-            Some(digest) => digest,
-            None if registered => UNREADABLE,
-            None => return false,
-        };
+        let digest = pin::digest(definition);
         let mut seen = self.lock();
         let before = seen.get(&place);
-        let back_as_pinned = known.is_some_and(|(pinned, changed)| changed && *pinned == digest);
-        if before.is_some_and(|before| before.digest == digest) && !back_as_pinned {
-            return false;
-        }
         let unregistered = || seen.values().filter(|seen| !seen.registered).count();
         if before.is_none() && !registered && unregistered() >= UNREGISTERED_MAX {
             return false;
         }
-        let as_known = known.is_some_and(|(pinned, changed)| !changed && *pinned == digest);
-        let untold = (!as_known && digest != UNREADABLE).then(|| definition.clone());
+        let same = before.is_some_and(|before| before.digest == digest);
+        let untold = before.filter(|_| same).and_then(|before| before.untold.clone());
+        // Told again as long as the backend does not know it: of a registered tool the bundle says so.
+        let untold = match known {
+            Some((pinned, served)) if served.unwrap_or(pinned) == &digest => None,
+            Some(_) => Some(told(&place.1, digest, definition)),
+            None if same && !registered => untold,
+            None => Some(told(&place.1, digest, definition)),
+        };
         let news = untold.is_some();
-        seen.insert(place, Seen { digest, registered, untold });
+        let pin = known.map(|(pinned, _)| *pinned);
+        seen.insert(place, Seen { digest, registered, pin, untold });
         news
     }
 
-    /// Whether the tool of a call was last listed otherwise than it was pinned.
-    pub(super) fn differs(&self, rules: &RuleSet, call: &Call<'_>) -> bool {
-        let Some((pinned, _)) = rules.pin(call.tool, call.audience) else { return false };
-        let Ok(place) = Name::new(call.audience).and_then(|a| Ok((a, Name::new(call.tool)?))) else {
-            return false;
-        };
-        self.lock().get(&place).is_some_and(|seen| seen.digest != *pinned)
+    /// What the tool of a call was last listed as, where that is not what is pinned. What was seen before the
+    /// pin was changed counts no more: whoever changed it looked at what is served.
+    pub(super) fn other(&self, rules: &RuleSet, call: &Call<'_>) -> Option<DefinitionDigest> {
+        let (pinned, _) = rules.pin(call.tool, call.audience)?;
+        let place = (Name::new(call.audience).ok()?, Name::new(call.tool).ok()?);
+        let seen = self.lock();
+        let seen = seen.get(&place).filter(|seen| seen.pin == Some(*pinned))?;
+        (seen.digest != *pinned).then_some(seen.digest)
     }
 
     /// Waits until there is something to tell.
@@ -97,19 +113,16 @@ impl Definitions {
     /// What the backend is to be told, as much as goes into one request; `None` when there is nothing.
     pub fn untold(&self) -> Option<SeenDefinitions> {
         let seen = self.lock();
-        let mut untold = seen.iter().filter_map(|(place, seen)| Some((place, seen.untold.as_ref()?)));
-        let ((audience, name), definition) = untold.next()?;
-        let mut report = SeenDefinitions {
-            audience: audience.clone(),
-            definitions: vec![SeenDefinition { name: name.clone(), definition: definition.clone() }],
-        };
-        let mut bytes = definition.to_string().len();
-        for ((_, name), definition) in untold.filter(|((of, _), _)| of == audience).take(REPORT_MAX - 1) {
-            bytes += definition.to_string().len();
+        let mut untold = seen.iter().filter_map(|(place, seen)| Some((&place.0, seen.untold.as_ref()?)));
+        let (audience, first) = untold.next()?;
+        let mut report = SeenDefinitions { audience: audience.clone(), definitions: vec![first.clone()] };
+        let mut bytes = size(first);
+        for (_, definition) in untold.filter(|(of, _)| *of == audience).take(REPORT_MAX - 1) {
+            bytes += size(definition);
             if bytes > REPORT_BYTES_MAX {
                 break;
             }
-            report.definitions.push(SeenDefinition { name: name.clone(), definition: definition.clone() });
+            report.definitions.push(definition.clone());
         }
         Some(report)
     }
@@ -117,8 +130,8 @@ impl Definitions {
     /// The backend was told, or will not hear it.
     pub fn told(&self, report: &SeenDefinitions) {
         let mut seen = self.lock();
-        for SeenDefinition { name, definition } in &report.definitions {
-            let entry = seen.get_mut(&(report.audience.clone(), name.clone()));
+        for definition in &report.definitions {
+            let entry = seen.get_mut(&(report.audience.clone(), definition.name.clone()));
             // It may be another one again by now.
             if let Some(entry) = entry.filter(|entry| entry.untold.as_ref() == Some(definition)) {
                 entry.untold = None;
@@ -127,17 +140,18 @@ impl Definitions {
     }
 }
 
-/// Stands for a definition that has no digest, or is too large to have one: no pin is like it.
-const UNREADABLE: DefinitionDigest = [0; 32];
+fn told(name: &Name, digest: DefinitionDigest, definition: &Value) -> SeenDefinition {
+    let text = definition.to_string();
+    let small = text.len() <= TEXT_BYTES_MAX;
+    SeenDefinition { name: name.clone(), sha256: hex(&digest), definition: small.then_some(text) }
+}
 
-fn digest(definition: &Value) -> Option<DefinitionDigest> {
-    let small = definition.to_string().len() <= DEFINITION_BYTES_MAX;
-    if small { pin::digest(definition).ok() } else { None }
+fn size(definition: &SeenDefinition) -> usize {
+    definition.definition.as_ref().map_or(0, String::len)
 }
 
 #[cfg(test)]
 mod tests {
-    use oakallow_policy::canonical::hex;
     use oakallow_policy::ruleset::OrgPolicy;
     use serde_json::json;
 
@@ -147,17 +161,23 @@ mod tests {
         Name::new(text).unwrap()
     }
 
-    fn rules(pinned: Option<(&Value, bool)>) -> RuleSet {
-        let pins = pinned.map(|(definition, changed)| {
-            json!({"tool": "pay", "audience": "bank", "sha256": hex(&pin::digest(definition).unwrap()), "changed": changed})
+    /// With the pin of `pay`, and what is served if the backend knows that to be another one.
+    fn rules(pinned: Option<(&Value, Option<&Value>)>) -> RuleSet {
+        let sha256 = |definition: &Value| hex(&pin::digest(definition));
+        let pins = pinned.map(|(definition, served)| {
+            let mut pin = json!({"tool": "pay", "audience": "bank", "sha256": sha256(definition)});
+            if let Some(served) = served {
+                pin["served_sha256"] = sha256(served).into();
+            }
+            pin
         });
         let policy =
             json!({"org": "demo", "tools": [{"name": "pay", "audience": "bank"}], "pins": pins.as_slice()});
         RuleSet::compile(&serde_json::from_value::<OrgPolicy>(policy).unwrap(), 1).unwrap()
     }
 
-    fn pay() -> Call<'static> {
-        Call {
+    fn differs(definitions: &Definitions, rules: &RuleSet) -> bool {
+        let call = Call {
             org: "demo",
             tenant: None,
             principal: "a",
@@ -165,61 +185,107 @@ mod tests {
             tool: "pay",
             resource: None,
             method: None,
-        }
+        };
+        definitions.other(rules, &call).is_some()
+    }
+
+    fn sees(definitions: &Definitions, rules: &RuleSet, listed: &[Value]) {
+        definitions.note(rules, &name("bank"), listed);
     }
 
     fn tells(definitions: &Definitions) -> Vec<Value> {
         let Some(report) = definitions.untold() else { return Vec::new() };
         definitions.told(&report);
-        report.definitions.into_iter().map(|seen| seen.definition).collect()
+        let text = |seen: SeenDefinition| {
+            seen.definition.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap())
+        };
+        report.definitions.into_iter().map(text).collect()
+    }
+
+    fn good() -> Value {
+        json!({"name": "pay", "description": "Pays."})
+    }
+
+    fn evil() -> Value {
+        json!({"name": "pay", "description": "!"})
     }
 
     #[test]
-    fn what_differs_from_the_pin_is_distrusted_and_told_once() {
-        let (good, evil) =
-            (json!({"name": "pay", "description": "Pays."}), json!({"name": "pay", "description": "!"}));
-        let (definitions, bank) = (Definitions::default(), name("bank"));
-        let pinned = rules(Some((&good, false)));
-        definitions.note(&pinned, &bank, std::slice::from_ref(&good));
-        assert!(!definitions.differs(&pinned, &pay()) && tells(&definitions).is_empty());
-        for expected in [vec![evil.clone()], vec![]] {
-            definitions.note(&pinned, &bank, std::slice::from_ref(&evil));
-            assert!(definitions.differs(&pinned, &pay()));
-            assert_eq!(tells(&definitions), expected);
+    fn what_differs_from_the_pin_is_distrusted_and_told_until_the_backend_knows() {
+        let definitions = Definitions::default();
+        let pinned = rules(Some((&good(), None)));
+        sees(&definitions, &pinned, &[good()]);
+        assert!(!differs(&definitions, &pinned) && tells(&definitions).is_empty());
+        for _ in 0..2 {
+            sees(&definitions, &pinned, &[evil()]);
+            assert!(differs(&definitions, &pinned));
+            assert_eq!(tells(&definitions), [evil()]);
         }
-        // Accepted: the pin is what is served.
-        assert!(!definitions.differs(&rules(Some((&evil, false))), &pay()));
+        let known = rules(Some((&good(), Some(&evil()))));
+        sees(&definitions, &known, &[evil()]);
+        assert!(differs(&definitions, &known) && tells(&definitions).is_empty());
+    }
+
+    #[test]
+    fn what_was_seen_before_a_pin_was_changed_counts_no_more() {
+        let definitions = Definitions::default();
+        sees(&definitions, &rules(Some((&good(), None))), &[good()]);
+        // Another proxy saw the other one, and somebody accepted it.
+        assert!(!differs(&definitions, &rules(Some((&evil(), None)))));
+        sees(&definitions, &rules(Some((&evil(), None))), &[good()]);
+        assert!(differs(&definitions, &rules(Some((&evil(), None)))));
     }
 
     #[test]
     fn the_way_back_is_told_even_if_another_proxy_told_of_the_change() {
-        let good = json!({"name": "pay", "description": "Pays."});
-        let (definitions, bank) = (Definitions::default(), name("bank"));
-        definitions.note(&rules(Some((&good, false))), &bank, std::slice::from_ref(&good));
+        let definitions = Definitions::default();
+        sees(&definitions, &rules(Some((&good(), None))), &[good()]);
         assert_eq!(tells(&definitions), [] as [Value; 0]);
-        definitions.note(&rules(Some((&good, true))), &bank, std::slice::from_ref(&good));
-        assert_eq!(tells(&definitions), [good]);
+        sees(&definitions, &rules(Some((&good(), Some(&evil())))), &[good()]);
+        assert_eq!(tells(&definitions), [good()]);
     }
 
     #[test]
-    fn a_definition_that_has_no_digest_is_like_no_pin() {
-        let good = json!({"name": "pay"});
-        let huge = json!({"name": "pay", "description": "x".repeat(DEFINITION_BYTES_MAX)});
+    fn a_registered_tool_without_a_pin_is_told_again() {
         let definitions = Definitions::default();
-        let pinned = rules(Some((&good, false)));
-        definitions.note(&pinned, &name("bank"), &[huge]);
-        assert!(definitions.differs(&pinned, &pay()) && tells(&definitions).is_empty());
+        for _ in 0..2 {
+            sees(&definitions, &rules(None), &[good()]);
+            assert_eq!(tells(&definitions), [good()]);
+        }
+    }
+
+    #[test]
+    fn a_tool_that_is_listed_twice_is_what_neither_says() {
+        let pinned = rules(Some((&good(), None)));
+        for listed in [[evil(), good()], [good(), evil()]] {
+            let definitions = Definitions::default();
+            sees(&definitions, &pinned, &listed);
+            assert!(differs(&definitions, &pinned));
+            assert_eq!(tells(&definitions), [json!(listed)]);
+        }
+        let definitions = Definitions::default();
+        sees(&definitions, &pinned, &[good(), good()]);
+        assert!(!differs(&definitions, &pinned));
+    }
+
+    #[test]
+    fn a_large_definition_is_told_by_its_digest() {
+        let huge = json!({"name": "pay", "description": "x".repeat(TEXT_BYTES_MAX)});
+        let definitions = Definitions::default();
+        let pinned = rules(Some((&good(), None)));
+        sees(&definitions, &pinned, &[huge]);
+        assert!(differs(&definitions, &pinned));
+        assert_eq!(tells(&definitions), [Value::Null]);
     }
 
     #[test]
     fn tools_that_nobody_registered_do_not_crowd_out_those_that_are() {
-        let (definitions, bank) = (Definitions::default(), name("bank"));
-        let good = json!({"name": "pay"});
-        let pinned = rules(Some((&good, false)));
+        let definitions = Definitions::default();
+        let pinned = rules(Some((&good(), None)));
         let many: Vec<Value> = (0..2 * UNREGISTERED_MAX).map(|i| json!({"name": format!("t{i}")})).collect();
-        definitions.note(&pinned, &bank, &many);
-        definitions.note(&pinned, &bank, &[json!({"name": "pay", "description": "!"})]);
-        assert!(definitions.differs(&pinned, &pay()));
+        sees(&definitions, &pinned, &many);
+        sees(&definitions, &pinned, &[evil()]);
+        assert!(differs(&definitions, &pinned));
         let told: usize =
             std::iter::repeat_with(|| tells(&definitions).len()).take_while(|told| *told > 0).sum();
         assert_eq!(told, UNREGISTERED_MAX + 1);

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwap;
 use oakallow_policy::canonical::unbase64url;
 use oakallow_policy::id::Name;
+use oakallow_policy::pin::DefinitionDigest;
 use oakallow_policy::ruleset::TenantRules;
 use oakallow_policy::token::TokenKey;
 use oakallow_policy::wire::{Bundle, BundleScope, KeyRecord, PublicKey, Purpose, Signed, StillCurrent};
@@ -79,10 +80,18 @@ impl View {
         })
     }
 
+    /// What the call's tool is described as now, where that is not what is pinned.
+    #[must_use]
+    pub fn served(&self, call: &Call<'_>) -> Option<DefinitionDigest> {
+        let rules = &self.snapshot.rules;
+        let seen = self.definitions.other(rules, call);
+        seen.or_else(|| rules.pin(call.tool, call.audience).and_then(|(_, served)| served.copied()))
+    }
+
     /// What this proxy saw of the tool counts before the backend has heard of it.
     fn as_seen<'r>(&self, call: &Call<'_>, decision: Decision<'r>) -> Decision<'r> {
         let rules = &self.snapshot.rules;
-        if self.definitions.differs(rules, call) { rules.distrusted(decision) } else { decision }
+        if self.definitions.other(rules, call).is_some() { rules.distrusted(decision) } else { decision }
     }
 }
 

@@ -84,14 +84,20 @@ impl Redactor {
     /// and may be their credential, which nobody has to know in order to decide.
     #[must_use]
     pub fn beside(&self, call: &IdentifiedCall) -> Value {
-        let mut shown = call.shown();
-        for part in ["headers", "_meta", "params"].into_iter().filter(|part| call.beside.contains_key(*part))
-        {
-            if let Some(value) = shown.get_mut(part) {
-                self.walk(value);
-            }
-        }
-        shown
+        let mut beside = Value::Object(call.beside.clone());
+        self.walk(&mut beside);
+        assembled(call.parameters.clone(), beside)
+    }
+
+    /// What the log holds of a call: arguments and what stands beside them, each redacted for itself.
+    #[must_use]
+    pub fn recorded(&self, call: &IdentifiedCall) -> Value {
+        let beside = if call.beside.is_empty() {
+            Value::Null
+        } else {
+            self.redact(&Value::Object(call.beside.clone()))
+        };
+        assembled(self.redact(&call.parameters), beside)
     }
 
     fn walk(&self, value: &mut Value) {
@@ -151,6 +157,17 @@ fn names_secret(folded: &str) -> bool {
 
 fn folded(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
+}
+
+/// The arguments alone, unless something stands beside them.
+fn assembled(arguments: Value, beside: Value) -> Value {
+    match beside {
+        Value::Object(mut parts) if !parts.is_empty() => {
+            parts.insert("arguments".to_owned(), arguments);
+            Value::Object(parts)
+        }
+        _ => arguments,
+    }
 }
 
 #[cfg(test)]

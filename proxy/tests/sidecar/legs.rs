@@ -110,7 +110,8 @@ async fn a_state_of_the_tool_servers_own_is_part_of_what_is_approved_and_comes_b
     back["inputResponses"] = theirs["inputResponses"].clone();
     let back = {
         let mut next = state(&leg(&sidecar, &back).await);
-        next["inputResponses"] = theirs["inputResponses"].clone();
+        // Clients differ in what they send along when nothing was asked.
+        next["inputResponses"] = json!({});
         next
     };
     assert_eq!(sidecar.backend.approvals().len(), 1);

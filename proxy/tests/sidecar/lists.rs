@@ -88,3 +88,22 @@ async fn a_list_that_comes_on_a_resumed_stream_or_in_a_batch_is_filtered_too() {
     let said = asked(&sidecar).await;
     assert!(said.contains("\"read\"") && !said.contains("drop"), "{said}");
 }
+
+#[tokio::test]
+async fn a_list_that_cannot_be_read_strictly_goes_no_further() {
+    let sidecar = Sidecar::start().await;
+    let odd = [r#""description":"\ud800""#, r#""x":1e999"#];
+    for member in odd {
+        let list = format!(
+            r#"{{"jsonrpc":"2.0","id":"l1","result":{{"tools":[{{"name":"read",{member}}},{{"name":"drop"}}]}}}}"#
+        );
+        for (kind, body) in [
+            ("application/json", list.clone()),
+            ("text/event-stream", format!("id: 3\ndata: {list}\n\ndata: {list}")),
+        ] {
+            sidecar.upstream.answers(kind, &body);
+            let said = asked(&sidecar).await;
+            assert!(!said.contains("drop") && said.contains("-31502"), "{kind} {member}: {said}");
+        }
+    }
+}

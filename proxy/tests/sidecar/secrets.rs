@@ -1,5 +1,6 @@
 //! Secrets where names stand: they would be recorded as they are.
 
+use oakallow_policy::audit::EventType;
 use serde_json::{Value, json};
 
 use crate::support::policy::AGENT;
@@ -56,4 +57,18 @@ async fn a_call_that_is_named_like_a_secret_is_refused_without_repeating_it() {
     let recorded = serde_json::to_string(&sidecar.backend.audit()).unwrap();
     assert!(!recorded.contains(KEY) && !recorded.contains("TOPSECRET"), "{recorded}");
     assert_eq!(sidecar.upstream.count(), 0);
+}
+
+#[tokio::test]
+async fn what_stands_beside_the_arguments_switches_no_redaction_off() {
+    let sidecar = Sidecar::with(json!({"redact": {"pointers": ["/id"]}})).await;
+    let call = sidecar.call("read").header("x-environment", "production").header("x-token", "hunter2");
+    assert_eq!(call.send().await.unwrap().status(), 200);
+    let requested = until("the request's event", async || {
+        sidecar.backend.audit().into_iter().find(|e| e.event.kind == EventType::CallRequested)
+    });
+    let recorded = requested.await.event.data.parameters.unwrap();
+    assert_eq!(recorded["headers"]["x-environment"], json!(["production"]), "{recorded:#}");
+    assert!(recorded["arguments"]["id"]["redacted"].is_string(), "{recorded:#}");
+    assert!(!recorded.to_string().contains("hunter2"), "{recorded:#}");
 }
