@@ -26,8 +26,8 @@ type Place = (Name, Name);
 struct Seen {
     digest: DefinitionDigest,
     registered: bool,
-    /// The pin that it was held against.
-    pin: Option<DefinitionDigest>,
+    /// What it is held against: the pin, or until there is one, what this proxy saw first.
+    pin: DefinitionDigest,
     /// What the backend is still to be told.
     untold: Option<SeenDefinition>,
 }
@@ -90,7 +90,7 @@ impl Definitions {
             None => Some(told(&place.1, digest, definition)),
         };
         let news = untold.is_some();
-        let pin = known.map(|(pinned, _)| *pinned);
+        let pin = known.map(|(pinned, _)| *pinned).or(before.map(|before| before.pin)).unwrap_or(digest);
         seen.insert(place, Seen { digest, registered, pin, untold });
         news
     }
@@ -98,11 +98,15 @@ impl Definitions {
     /// What the tool of a call was last listed as, where that is not what is pinned. What was seen before the
     /// pin was changed counts no more: whoever changed it looked at what is served.
     pub(super) fn other(&self, rules: &RuleSet, call: &Call<'_>) -> Option<DefinitionDigest> {
-        let (pinned, _) = rules.pin(call.tool, call.audience)?;
+        let pinned = match rules.pin(call.tool, call.audience) {
+            Some((pinned, _)) => Some(*pinned),
+            // The first sight is on its way to the backend.
+            None => rules.tool(call.tool, call.audience).map(|_| None)?,
+        };
         let place = (Name::new(call.audience).ok()?, Name::new(call.tool).ok()?);
         let seen = self.lock();
-        let seen = seen.get(&place).filter(|seen| seen.pin == Some(*pinned))?;
-        (seen.digest != *pinned).then_some(seen.digest)
+        let seen = seen.get(&place).filter(|seen| pinned.is_none_or(|pinned| seen.pin == pinned))?;
+        (seen.digest != seen.pin).then_some(seen.digest)
     }
 
     /// Waits until there is something to tell.
@@ -243,6 +247,16 @@ mod tests {
         assert_eq!(tells(&definitions), [] as [Value; 0]);
         sees(&definitions, &rules(Some((&good(), Some(&evil())))), &[good()]);
         assert_eq!(tells(&definitions), [good()]);
+    }
+
+    #[test]
+    fn what_changes_before_the_first_sight_is_pinned_is_distrusted_too() {
+        let definitions = Definitions::default();
+        sees(&definitions, &rules(None), &[good()]);
+        assert!(!differs(&definitions, &rules(None)));
+        sees(&definitions, &rules(None), &[evil()]);
+        assert!(differs(&definitions, &rules(None)));
+        assert!(differs(&definitions, &rules(Some((&good(), None)))));
     }
 
     #[test]
