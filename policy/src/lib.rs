@@ -24,6 +24,7 @@ pub mod pin;
 pub mod resolve;
 pub mod rule;
 pub mod ruleset;
+pub mod secret;
 pub mod strict_json;
 pub mod timestamp;
 pub mod token;

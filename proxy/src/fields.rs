@@ -9,6 +9,7 @@ use base64::alphabet::{STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap};
 use http::request::Parts;
+use oakallow_policy::secret::percent_decoded;
 
 use crate::forward::is_our_credential;
 use crate::identity::{KEY_HEADER, credential};
@@ -93,28 +94,6 @@ fn carries(value: &[u8], secret: &[u8]) -> bool {
     holds(value)
         || holds(&percent_decoded(value))
         || words.any(|word| engines.iter().any(|e| e.decode(word).is_ok_and(|decoded| holds(&decoded))))
-}
-
-/// Without percent-encoding; what is none stays as it is.
-#[must_use]
-pub fn percent_decoded(value: &[u8]) -> Vec<u8> {
-    let digit =
-        |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
-    let mut decoded = Vec::with_capacity(value.len());
-    let mut at = 0;
-    while let Some(byte) = value.get(at) {
-        match (byte, digit(value.get(at + 1)), digit(value.get(at + 2))) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push(high * 16 + low);
-                at += 3;
-            }
-            _ => {
-                decoded.push(*byte);
-                at += 1;
-            }
-        }
-    }
-    decoded
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ impl Life<'_> {
             tenant_id: call.names.tenant.clone(),
             resource_id: call.names.resource.clone(),
             method: call.names.method.clone(),
-            parameters: self.app.redactor.beside(call),
+            parameters: self.app.redactor.shown(call),
             reason: None,
             proxy: Some(ProxyContext {
                 principal: call.names.principal.clone(),

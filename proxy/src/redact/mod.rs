@@ -6,12 +6,11 @@
 use crate::call::IdentifiedCall;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use oakallow_policy::canonical::hex;
+use oakallow_policy::secret;
 use serde_json::{Map, Value, json};
 use sha2::Sha256;
 
 use crate::config::Redact;
-
-mod pattern;
 
 /// Members whose names end like this are secrets wherever they stand (`db_password`, `X-Auth-Token`);
 /// compared without case, `-` and `_`.
@@ -48,7 +47,7 @@ const TOTAL_BYTES_MAX: usize = 32 * 1024;
 /// Whether a name that will be recorded as it is, is or holds a secret.
 #[must_use]
 pub fn is_secret(name: &str) -> bool {
-    pattern::is_in(name)
+    secret::is_in(name)
 }
 
 /// Redacts under one key.
@@ -83,7 +82,7 @@ impl Redactor {
     /// What an approver is shown of a call: the exact arguments. What stands beside them is for tool servers
     /// and may be their credential, which nobody has to know in order to decide.
     #[must_use]
-    pub fn beside(&self, call: &IdentifiedCall) -> Value {
+    pub fn shown(&self, call: &IdentifiedCall) -> Value {
         let mut beside = Value::Object(call.beside.clone());
         self.walk(&mut beside);
         assembled(call.parameters.clone(), beside)
@@ -104,8 +103,8 @@ impl Redactor {
         match value {
             Value::Object(members) => self.walk_members(members),
             Value::Array(items) => items.iter_mut().for_each(|item| self.walk(item)),
-            Value::String(text) if pattern::is_in(text) => *value = self.hidden(value),
-            Value::Number(number) if number.as_u64().is_some_and(pattern::is_card) => {
+            Value::String(text) if secret::is_in(text) => *value = self.hidden(value),
+            Value::Number(number) if number.as_u64().is_some_and(secret::is_card) => {
                 *value = self.hidden(value);
             }
             Value::String(text) if text.len() > TEXT_BYTES_MAX => {
@@ -126,7 +125,7 @@ impl Redactor {
             }
         }
         // A name may be a secret itself, as in {"oak_live_…": "allow"}.
-        let secret_names: Vec<String> = members.keys().filter(|name| pattern::is_in(name)).cloned().collect();
+        let secret_names: Vec<String> = members.keys().filter(|name| secret::is_in(name)).cloned().collect();
         for name in secret_names {
             let hidden = format!("redacted:{}", self.hash(&Value::String(name.clone())));
             if let Some(value) = members.remove(&name) {

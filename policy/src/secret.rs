@@ -1,7 +1,5 @@
 //! What a secret looks like, wherever in a text it stands. Rather one harmless text hidden than one secret kept.
 
-use crate::fields::percent_decoded;
-
 /// Words that begin like this are secrets.
 const STARTS: [&str; 18] = [
     "oak_live_",
@@ -52,7 +50,8 @@ const ASSIGNED: [&str; 20] = [
 ];
 
 /// Whether a text is or holds a secret or a card number, percent-encoded or not.
-pub(super) fn is_in(text: &str) -> bool {
+#[must_use]
+pub fn is_in(text: &str) -> bool {
     is_in_plain(text)
         || text.contains('%') && is_in_plain(&String::from_utf8_lossy(&percent_decoded(text.as_bytes())))
 }
@@ -66,8 +65,31 @@ fn is_in_plain(text: &str) -> bool {
         || has_card_number(text)
 }
 
+/// Without percent-encoding; what is none stays as it is.
+#[must_use]
+pub fn percent_decoded(value: &[u8]) -> Vec<u8> {
+    let digit =
+        |b: Option<&u8>| b.and_then(|b| char::from(*b).to_digit(16)).and_then(|d| u8::try_from(d).ok());
+    let mut decoded = Vec::with_capacity(value.len());
+    let mut at = 0;
+    while let Some(byte) = value.get(at) {
+        match (byte, digit(value.get(at + 1)), digit(value.get(at + 2))) {
+            (b'%', Some(high), Some(low)) => {
+                decoded.push(high * 16 + low);
+                at += 3;
+            }
+            _ => {
+                decoded.push(*byte);
+                at += 1;
+            }
+        }
+    }
+    decoded
+}
+
 /// Whether a number is a card number.
-pub(super) fn is_card(number: u64) -> bool {
+#[must_use]
+pub fn is_card(number: u64) -> bool {
     has_card_number(&number.to_string())
 }
 
@@ -192,6 +214,9 @@ mod tests {
             "psql password=hunter2 host=db",
             "ftp://ada:hunter2@files.example/a",
             "oak%5Flive%5F0123",
+            "oak_join_0123456789",
+            "files/(client_secret=hunter2)",
+            "a+b&c%20oak%5flive_0123",
         ] {
             assert!(is_in(text), "{text}");
         }
@@ -218,6 +243,8 @@ mod tests {
             "mailto:ada@example.com and https://ada@example.com:8080/a:b@c",
             "100 % sure",
             "+49 30 1234567",
+            "oak_tree",
+            "AKIA",
         ] {
             assert!(!is_in(text), "{text}");
         }
