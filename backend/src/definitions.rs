@@ -4,6 +4,7 @@
 use oakallow_policy::audit::EventType;
 use oakallow_policy::canonical::unhex;
 use oakallow_policy::id::Name;
+use oakallow_policy::pin::TEXT_BYTES_MAX;
 use oakallow_policy::wire::SeenDefinition;
 use serde_json::{Value, json};
 
@@ -16,8 +17,6 @@ use crate::store::{self, StoreError, Write, tools};
 
 /// A tool server that invents tools must not fill the table.
 const PER_AUDIENCE_MAX: i64 = 1_000;
-/// Of a larger definition only the digest is kept.
-const KEPT_BYTES_MAX: usize = 64 * 1024;
 
 /// Takes in what a proxy saw; whether anything that decisions depend on is different now.
 pub(crate) async fn seen(
@@ -109,7 +108,7 @@ fn definition(seen: &SeenDefinition) -> Result<Definition, ApiError> {
     if unhex(&seen.sha256).is_none_or(|bytes| bytes.len() != 32) {
         return Err(ApiError::invalid_value("/definitions", "`sha256` has 64 hexadecimal digits."));
     }
-    let kept = seen.definition.as_deref().filter(|text| text.len() <= KEPT_BYTES_MAX);
+    let kept = seen.definition.as_deref().filter(|text| text.len() <= TEXT_BYTES_MAX);
     Ok(Definition {
         sha256: seen.sha256.clone(),
         content: kept.and_then(|text| serde_json::from_str(text).ok()),

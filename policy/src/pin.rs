@@ -9,6 +9,9 @@ use serde_json::Value;
 use crate::canonical;
 use crate::id::Name;
 
+/// Of a larger definition only the digest is told and kept: it is not for people to read.
+pub const TEXT_BYTES_MAX: usize = 64 * 1024;
+
 /// SHA-256 of a definition.
 pub type DefinitionDigest = [u8; 32];
 

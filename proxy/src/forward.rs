@@ -101,6 +101,11 @@ impl Upstream {
 /// caller's credential, without anything that looks like ours.
 #[must_use]
 pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
+    passing(headers).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+/// The same, where they stand.
+pub fn passing(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
     let nominated: Vec<String> = headers
         .get_all(header::CONNECTION)
         .iter()
@@ -108,18 +113,14 @@ pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
         .flat_map(|v| v.split(','))
         .map(|name| name.trim().to_ascii_lowercase())
         .collect();
-    let mut passed = HeaderMap::with_capacity(headers.len());
-    for (name, value) in headers {
+    headers.iter().filter(move |(name, value)| {
         let text = name.as_str();
         let dropped = NEVER_PASSED.contains(&text)
             || OURS.iter().any(|start| text.starts_with(start))
             || nominated.iter().any(|n| n == text)
-            || (name == header::AUTHORIZATION && is_our_credential(value));
-        if !dropped {
-            passed.append(name.clone(), value.clone());
-        }
-    }
-    passed
+            || (*name == header::AUTHORIZATION && is_our_credential(value));
+        !dropped
+    })
 }
 
 /// Whether a value of `Authorization` is ours: it stays here.

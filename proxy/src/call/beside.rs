@@ -5,11 +5,12 @@ use http::{HeaderMap, HeaderValue};
 use oakallow_policy::canonical::hex;
 use serde_json::{Map, Value};
 
-use crate::forward::passed_on;
+use crate::forward::passing;
+use crate::route::RouteKind;
 
 /// Fields that say how to carry a message or who watches it, not what to do. They differ from one try of a
 /// call to the next, and an approval does not cover them.
-const CARRIAGE: [&str; 24] = [
+const CARRIAGE: [&str; 21] = [
     "accept",
     "accept-charset",
     "accept-encoding",
@@ -21,11 +22,6 @@ const CARRIAGE: [&str; 24] = [
     "date",
     "dnt",
     "idempotency-key",
-    "last-event-id",
-    "mcp-method",
-    "mcp-name",
-    "mcp-protocol-version",
-    "mcp-session-id",
     "origin",
     "pragma",
     "priority",
@@ -34,33 +30,37 @@ const CARRIAGE: [&str; 24] = [
     "tracestate",
     "user-agent",
     "via",
+    "x-correlation-id",
+    "x-request-id",
 ];
-/// And those that begin so: what browsers add, what MCP repeats of a message (and is held against it), B3.
-const CARRIAGE_STARTS: [&str; 6] =
-    ["sec-fetch-", "sec-ch-", "mcp-param-", "x-b3-", "x-request-id", "x-correlation-id"];
+/// And those that begin so: what browsers add, and B3.
+const CARRIAGE_STARTS: [&str; 3] = ["sec-fetch-", "sec-ch-", "x-b3-"];
+/// On a route of MCP also what that repeats of a message, which is held against it.
+const MCP_STARTS: [&str; 2] = ["mcp-", "last-event-id"];
 
 /// Members of `_meta` of the same kind.
 const META_CARRIAGE: [&str; 4] = ["progressToken", "traceparent", "tracestate", "claudecode/toolUseId"];
 const META_CARRIAGE_STARTS: [&str; 2] = ["io.modelcontextprotocol/", "oakallow/"];
 
-/// The fields that a tool may act on, as they go on; each with its values.
+/// The fields that a tool may act on, as they go on by a route of this kind; each with its values.
 #[must_use]
-pub fn headers(all: &HeaderMap) -> Map<String, Value> {
-    let passed = passed_on(all);
+pub fn headers(all: &HeaderMap, kind: RouteKind) -> Map<String, Value> {
     let mut found: Map<String, Value> = Map::new();
-    for (name, value) in &passed {
-        let name = name.as_str();
-        let carriage =
-            CARRIAGE.contains(&name) || CARRIAGE_STARTS.iter().any(|start| name.starts_with(start));
-        if !(carriage || name == "prefer" && is_for_us(value)) {
-            let value = text(value).into();
-            let values = found.entry(name).or_insert_with(|| Value::Array(Vec::new()));
-            if let Value::Array(values) = values {
-                values.push(value);
-            }
+    for (name, value) in passing(all).filter(|(name, value)| !is_carriage(name.as_str(), value, kind)) {
+        let values = found.entry(name.as_str()).or_insert_with(|| Value::Array(Vec::new()));
+        if let Value::Array(values) = values {
+            values.push(text(value).into());
         }
     }
     found
+}
+
+fn is_carriage(name: &str, value: &HeaderValue, kind: RouteKind) -> bool {
+    let begins = |starts: &[&str]| starts.iter().any(|start| name.starts_with(start));
+    CARRIAGE.contains(&name)
+        || begins(&CARRIAGE_STARTS)
+        || kind != RouteKind::Http && begins(&MCP_STARTS)
+        || name == "prefer" && is_for_us(value)
 }
 
 /// `Prefer: wait=5` and `respond-async` say how this proxy is to hold the call.
@@ -129,7 +129,9 @@ mod tests {
         }
         let expected = json!({"x-environment": ["production", "staging"], "authorization": ["Bearer theirs"], "cookie": ["a=b"],
                 "trace-target": ["prod"], "prefer": ["tx=commit"]});
-        assert_eq!(Value::Object(headers(&all)), expected);
+        assert_eq!(Value::Object(headers(&all, RouteKind::Mcp)), expected);
+        // No message is there that it could repeat.
+        assert_eq!(headers(&all, RouteKind::Http)["mcp-session-id"], json!(["s"]));
 
         let params = json!({"name": "pay", "_meta": {"progressToken": 1, "traceparent": "00", "env": "production",
             "io.modelcontextprotocol/clientInfo": {}, "oakallow/call-id": "x"}});

@@ -47,7 +47,7 @@ pub fn identify(
         tool,
     };
     let mut beside = Map::new();
-    beside::put(&mut beside, "headers", beside::headers(&parts.headers));
+    beside::put(&mut beside, "headers", beside::headers(&parts.headers, route.kind));
     let args = json!({"method": parts.method.as_str(), "path": parts.uri.path(), "body": parameters});
     Ok(IdentifiedCall {
         txn: txn.to_owned(),

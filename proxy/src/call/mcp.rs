@@ -19,7 +19,7 @@ use crate::call::{IdentifiedCall, pointed, without_secrets};
 use crate::identity::Caller;
 use crate::policy::Snapshot;
 use crate::refusal::Refusal;
-use crate::route::Route;
+use crate::route::{Route, RouteKind};
 
 /// JSON-RPC 2.0 section 5.1.
 pub const PARSE_ERROR: i64 = -32_700;
@@ -237,7 +237,7 @@ pub fn identify(
         method: pointed(&parameters, pointers.1)?,
         tool,
     };
-    let beside = beside(arrival.headers, message);
+    let beside = beside((arrival.headers, route.kind), message);
     let args = json!({"method": message.method, "params": without_meta(&message.params)});
     Ok(IdentifiedCall {
         txn: arrival.txn.to_owned(),
@@ -254,9 +254,9 @@ pub fn identify(
 }
 
 /// What the tool gets beside the arguments of a call, or beside the parameters of another method.
-fn beside(headers: &HeaderMap, message: &Message) -> Map<String, Value> {
+fn beside((headers, kind): (&HeaderMap, RouteKind), message: &Message) -> Map<String, Value> {
     let mut parts = Map::new();
-    beside::put(&mut parts, "headers", beside::headers(headers));
+    beside::put(&mut parts, "headers", beside::headers(headers, kind));
     beside::put(&mut parts, "_meta", beside::meta(&message.params));
     if message.is_tool_call() {
         let known = |name: &str| matches!(name, "name" | "arguments" | "_meta");

@@ -7,8 +7,10 @@ use oakallow_policy::token::TokenKey;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::Exchange;
+use super::era::Era;
 use super::session::{Owner, Purpose};
-use crate::call::mcp::Message;
+use crate::call::mcp::{Class, Message};
 use crate::identity::Caller;
 
 /// The tenth answer is the last: stock clients come back ten times at most.
@@ -43,11 +45,7 @@ pub(super) struct NotOurs;
 impl Leg {
     /// Which leg a message is. Its state is replaced by the tool server's own, so that what is decided and
     /// forwarded is the same in each leg; whether anything was.
-    pub(super) fn take(
-        message: &mut Message,
-        caller: &Caller,
-        key: Option<&TokenKey>,
-    ) -> Result<(Self, bool), NotOurs> {
+    fn take(message: &mut Message, caller: &Caller, key: Option<&TokenKey>) -> Result<(Self, bool), NotOurs> {
         let state = message.params.get(MEMBER).and_then(Value::as_str).map(str::to_owned);
         let Some(text) = state.as_deref().and_then(|state| state.strip_prefix(PREFIX)) else {
             let answers = message.params.get(ANSWERS).cloned();
@@ -96,8 +94,31 @@ fn restore(params: &mut Map<String, Value>, leg: &Leg) {
     }
 }
 
+impl Exchange<'_> {
+    /// Which leg of a call this is, where calls have legs; the state that says so goes no further.
+    pub(super) fn leg(&mut self, message: &mut Message, era: Era) -> Result<Option<Leg>, NotOurs> {
+        if era != Era::Stateless || !matches!(message.class, Class::Decide { .. }) {
+            return Ok(None);
+        }
+        let snapshot = self.app.policy.snapshot();
+        let key = snapshot.token_keys.get(&self.received.route.audience);
+        let (leg, replaced) = Leg::take(message, &self.received.caller, key)?;
+        if replaced {
+            self.body = written(message).into();
+        }
+        Ok(Some(leg))
+    }
+
+    /// What has the client come back, if it may.
+    pub(super) fn come_back(&self, leg: &Leg, message: &Message) -> Option<Value> {
+        let snapshot = self.app.policy.snapshot();
+        let key = snapshot.token_keys.get(&self.received.route.audience);
+        leg.come_back(message, &self.received.caller, key)
+    }
+}
+
 /// The message as it goes on, from the one parse.
-pub(super) fn written(message: &Message) -> Vec<u8> {
+fn written(message: &Message) -> Vec<u8> {
     json!({"jsonrpc": "2.0", "id": message.id, "method": message.method, "params": message.params})
         .to_string()
         .into_bytes()

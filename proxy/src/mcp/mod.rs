@@ -146,20 +146,6 @@ impl Exchange<'_> {
         }
     }
 
-    /// Which leg of a call this is, where calls have legs; the state that says so goes no further.
-    fn leg(&mut self, message: &mut Message, era: Era) -> Result<Option<Leg>, leg::NotOurs> {
-        if era != Era::Stateless || !matches!(message.class, Class::Decide { .. }) {
-            return Ok(None);
-        }
-        let snapshot = self.app.policy.snapshot();
-        let key = snapshot.token_keys.get(&self.received.route.audience);
-        let (leg, replaced) = Leg::take(message, &self.received.caller, key)?;
-        if replaced {
-            self.body = leg::written(message).into();
-        }
-        Ok(Some(leg))
-    }
-
     /// Whether the head says what the message says.
     fn check_head(&self, message: &Message) -> Result<Era, String> {
         let Received { route, parts, .. } = self.received;
@@ -277,12 +263,6 @@ impl Exchange<'_> {
                 }
             }
         }
-    }
-
-    fn come_back(&self, leg: &Leg, message: &Message) -> Option<Value> {
-        let snapshot = self.app.policy.snapshot();
-        let key = snapshot.token_keys.get(&self.received.route.audience);
-        leg.come_back(message, &self.received.caller, key)
     }
 
     async fn forward(

@@ -1,11 +1,11 @@
 //! The definitions of tools, as their tool servers list them: held against the pins, and told to the backend.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use oakallow_policy::canonical::hex;
 use oakallow_policy::id::Name;
-use oakallow_policy::pin::{self, DefinitionDigest};
+use oakallow_policy::pin::{self, DefinitionDigest, TEXT_BYTES_MAX};
 use oakallow_policy::wire::{SeenDefinition, SeenDefinitions};
 use oakallow_policy::{Call, RuleSet};
 use serde_json::Value;
@@ -17,11 +17,6 @@ const UNREGISTERED_MAX: usize = 1_000;
 /// Definitions in one report, and about their bytes: a quarter of what the backend takes.
 const REPORT_MAX: usize = 100;
 const REPORT_BYTES_MAX: usize = 1024 * 1024;
-/// Of a larger definition only the digest is told: it is not for people to read.
-const TEXT_BYTES_MAX: usize = 64 * 1024;
-
-/// A tool at a tool server.
-type Place = (Name, Name);
 
 struct Seen {
     digest: DefinitionDigest,
@@ -32,67 +27,87 @@ struct Seen {
     untold: Option<SeenDefinition>,
 }
 
+/// By tool server, then by tool.
+type All = HashMap<Name, HashMap<Name, Seen>>;
+
+/// What one list says of a tool. A tool that is described in several ways is none of them.
+#[derive(Default)]
+struct Said<'l> {
+    digests: HashSet<DefinitionDigest>,
+    definitions: Vec<&'l Value>,
+}
+
+impl Said<'_> {
+    fn digest(&self) -> DefinitionDigest {
+        match self.definitions.as_slice() {
+            [_] => self.digests.iter().next().copied().unwrap_or_default(),
+            several => pin::digest(&several.iter().copied().cloned().collect()),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self.definitions.as_slice() {
+            [one] => one.to_string(),
+            several => Value::from_iter(several.iter().copied().cloned()).to_string(),
+        }
+    }
+}
+
 /// What this proxy saw.
 #[derive(Default)]
 pub struct Definitions {
-    seen: Mutex<HashMap<Place, Seen>>,
+    seen: Mutex<All>,
     news: Notify,
 }
 
 impl Definitions {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Place, Seen>> {
+    fn lock(&self) -> MutexGuard<'_, All> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in the tools of a list, before anything is left out of it.
     pub fn note(&self, rules: &RuleSet, audience: &Name, tools: &[Value]) {
-        let mut by_name: BTreeMap<Name, Vec<&Value>> = BTreeMap::new();
+        let mut listed: HashMap<Name, Said<'_>> = HashMap::new();
         for definition in tools {
             let name = definition.get("name").and_then(Value::as_str).and_then(|name| Name::new(name).ok());
-            if let Some(name) = name {
-                let said = by_name.entry(name).or_default();
-                if !said.contains(&definition) {
-                    said.push(definition);
-                }
+            let Some(name) = name else { continue };
+            let said = listed.entry(name).or_default();
+            if said.digests.insert(pin::digest(definition)) {
+                said.definitions.push(definition);
             }
         }
+        // Decisions wait for the lock: what takes time is done before.
+        let listed: Vec<_> = listed.into_iter().map(|(name, said)| (name, said.digest(), said)).collect();
+        let mut seen = self.lock();
+        let mut unregistered =
+            seen.values().flat_map(HashMap::values).filter(|seen| !seen.registered).count();
+        let of_audience = seen.entry(audience.clone()).or_default();
         let mut news = false;
-        for (name, said) in by_name {
-            let definition = match said.as_slice() {
-                [one] => (*one).clone(),
-                // A tool that is described in several ways is none of them.
-                several => several.iter().copied().cloned().collect(),
+        for (name, digest, said) in listed {
+            let registered = rules.tool(&name, audience).is_some();
+            let before = of_audience.get(&name);
+            if before.is_none() && !registered {
+                if unregistered >= UNREGISTERED_MAX {
+                    continue;
+                }
+                unregistered += 1;
+            }
+            let known = rules.pin(&name, audience);
+            let same = before.filter(|before| before.digest == digest);
+            // Told again as long as the backend does not know it: of a registered tool the bundle says so.
+            let untold = match (known, same) {
+                (Some((pinned, served)), _) if served.unwrap_or(pinned) == &digest => None,
+                (None, Some(same)) if !registered => same.untold.clone(),
+                _ => Some(told(&name, digest, said.text())),
             };
-            news |= self.note_one(rules, (audience.clone(), name), &definition);
+            news |= untold.is_some();
+            let pin = known.map(|(pinned, _)| *pinned).or(before.map(|before| before.pin)).unwrap_or(digest);
+            of_audience.insert(name, Seen { digest, registered, pin, untold });
         }
+        drop(seen);
         if news {
             self.news.notify_one();
         }
-    }
-
-    fn note_one(&self, rules: &RuleSet, place: Place, definition: &Value) -> bool {
-        let known = rules.pin(&place.1, &place.0);
-        let registered = rules.tool(&place.1, &place.0).is_some();
-        let digest = pin::digest(definition);
-        let mut seen = self.lock();
-        let before = seen.get(&place);
-        let unregistered = || seen.values().filter(|seen| !seen.registered).count();
-        if before.is_none() && !registered && unregistered() >= UNREGISTERED_MAX {
-            return false;
-        }
-        let same = before.is_some_and(|before| before.digest == digest);
-        let untold = before.filter(|_| same).and_then(|before| before.untold.clone());
-        // Told again as long as the backend does not know it: of a registered tool the bundle says so.
-        let untold = match known {
-            Some((pinned, served)) if served.unwrap_or(pinned) == &digest => None,
-            Some(_) => Some(told(&place.1, digest, definition)),
-            None if same && !registered => untold,
-            None => Some(told(&place.1, digest, definition)),
-        };
-        let news = untold.is_some();
-        let pin = known.map(|(pinned, _)| *pinned).or(before.map(|before| before.pin)).unwrap_or(digest);
-        seen.insert(place, Seen { digest, registered, pin, untold });
-        news
     }
 
     /// What the tool of a call was last listed as, where that is not what is pinned. What was seen before the
@@ -103,9 +118,11 @@ impl Definitions {
             // The first sight is on its way to the backend.
             None => rules.tool(call.tool, call.audience).map(|_| None)?,
         };
-        let place = (Name::new(call.audience).ok()?, Name::new(call.tool).ok()?);
         let seen = self.lock();
-        let seen = seen.get(&place).filter(|seen| pinned.is_none_or(|pinned| seen.pin == pinned))?;
+        let seen = seen
+            .get(call.audience)?
+            .get(call.tool)
+            .filter(|seen| pinned.is_none_or(|pinned| seen.pin == pinned))?;
         (seen.digest != seen.pin).then_some(seen.digest)
     }
 
@@ -117,12 +134,12 @@ impl Definitions {
     /// What the backend is to be told, as much as goes into one request; `None` when there is nothing.
     pub fn untold(&self) -> Option<SeenDefinitions> {
         let seen = self.lock();
-        let mut untold = seen.iter().filter_map(|(place, seen)| Some((&place.0, seen.untold.as_ref()?)));
-        let (audience, first) = untold.next()?;
-        let mut report = SeenDefinitions { audience: audience.clone(), definitions: vec![first.clone()] };
-        let mut bytes = size(first);
-        for (_, definition) in untold.filter(|(of, _)| *of == audience).take(REPORT_MAX - 1) {
-            bytes += size(definition);
+        let untold = |tools: &HashMap<Name, Seen>| tools.values().any(|seen| seen.untold.is_some());
+        let (audience, tools) = seen.iter().find(|(_, tools)| untold(tools))?;
+        let mut report = SeenDefinitions { audience: audience.clone(), definitions: Vec::new() };
+        let mut bytes = 0;
+        for definition in tools.values().filter_map(|seen| seen.untold.as_ref()).take(REPORT_MAX) {
+            bytes += definition.definition.as_ref().map_or(0, String::len);
             if bytes > REPORT_BYTES_MAX {
                 break;
             }
@@ -135,7 +152,7 @@ impl Definitions {
     pub fn told(&self, report: &SeenDefinitions) {
         let mut seen = self.lock();
         for definition in &report.definitions {
-            let entry = seen.get_mut(&(report.audience.clone(), definition.name.clone()));
+            let entry = seen.get_mut(&report.audience).and_then(|tools| tools.get_mut(&definition.name));
             // It may be another one again by now.
             if let Some(entry) = entry.filter(|entry| entry.untold.as_ref() == Some(definition)) {
                 entry.untold = None;
@@ -144,14 +161,9 @@ impl Definitions {
     }
 }
 
-fn told(name: &Name, digest: DefinitionDigest, definition: &Value) -> SeenDefinition {
-    let text = definition.to_string();
+fn told(name: &Name, digest: DefinitionDigest, text: String) -> SeenDefinition {
     let small = text.len() <= TEXT_BYTES_MAX;
     SeenDefinition { name: name.clone(), sha256: hex(&digest), definition: small.then_some(text) }
-}
-
-fn size(definition: &SeenDefinition) -> usize {
-    definition.definition.as_ref().map_or(0, String::len)
 }
 
 #[cfg(test)]

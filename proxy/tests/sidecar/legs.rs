@@ -87,13 +87,8 @@ async fn a_state_that_was_changed_or_is_somebody_elses_is_refused() {
     let text = good["requestState"].as_str().unwrap().to_owned();
     let mut bent = text.clone().into_bytes();
     bent[7] ^= 1;
-    let states = [
-        String::from_utf8(bent).unwrap(),
-        "oak1.".to_owned(),
-        "oak1.e30.AAAA".to_owned(),
-        text.replace('.', ""),
-    ];
-    for state in states.into_iter().filter(|state| state.starts_with("oak1.")) {
+    let states = [String::from_utf8(bent).unwrap(), "oak1.".to_owned(), "oak1.e30.AAAA".to_owned()];
+    for state in states {
         let said = leg(&sidecar, &json!({"requestState": state})).await;
         assert_eq!(said["error"]["code"], -32_602, "{state}: {said:#}");
     }
