@@ -263,3 +263,26 @@ async fn a_tool_that_is_described_otherwise_is_not_trusted_any_more() {
         "{denied:#}"
     );
 }
+
+#[tokio::test]
+async fn a_cancel_right_behind_its_call_does_not_miss_it() {
+    let stack = Stack::start().await;
+    govern_bare(&stack).await;
+    let wrapping = Wrapping::new(&stack, "overtaken", json!({})).await;
+    let file = wrapping.dir().join("reached");
+    let mut wrapper = Wrapper::ready(&wrapping, &bare_server(&file), stack.env("OAKALLOW_ACME_KEY")).await;
+    for id in 1..=20 {
+        wrapper.call(id, "steps", &json!({}));
+        wrapper.say(
+            &json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}}),
+        );
+    }
+    // Long before the end of what a call may be held for.
+    until("the end of all holds", async || {
+        let log = stack.control().audit().await;
+        let ended = log.iter().filter(|e| e["type"] == "call.refused" && e["data"]["tool"] == "steps");
+        (ended.count() == 20).then_some(())
+    })
+    .await;
+    assert!(super::ends::calls(&file).is_empty());
+}

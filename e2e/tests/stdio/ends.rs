@@ -165,7 +165,7 @@ async fn whatever_reached_the_server_before_kill_9_is_in_the_record() {
     drop(last);
 }
 
-fn calls(file: &std::path::Path) -> Vec<Value> {
+pub(super) fn calls(file: &std::path::Path) -> Vec<Value> {
     reached(file).into_iter().filter(|m| m["method"] == "tools/call").collect()
 }
 

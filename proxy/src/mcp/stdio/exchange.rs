@@ -22,6 +22,7 @@ use crate::mcp::STATELESS_WAIT_MAX;
 use crate::mcp::answer::{self, Refused, error};
 use crate::mcp::plumbing::{intend, refused_batch};
 use crate::mcp::relay::UNHEARD_MAX;
+use crate::mcp::session::Cancellable;
 use crate::mcp::stdio::client::Client;
 use crate::mcp::stdio::credential::Credential;
 use crate::mcp::stdio::flights::{Asked, Flight, Flights, NoPlace, Place};
@@ -153,7 +154,12 @@ impl Exchange {
             Class::Pass if self.cancels_held(&incoming) => {}
             Class::Pass => self.pass(incoming).await,
             Class::List => self.apart(|exchange| async move { exchange.list(incoming).await }),
-            Class::Decide { .. } => self.apart(|exchange| async move { exchange.call(incoming).await }),
+            Class::Decide { .. } => {
+                // From here on, not when its task comes to it: a cancel may be the next line.
+                let id = incoming.message.id.as_ref().unwrap_or(&Value::Null);
+                let cancellable = self.app.mcp.cancellable(&self.route.name, None, &incoming.caller, id);
+                self.apart(|exchange| async move { exchange.call(incoming, cancellable).await });
+            }
             Class::Unknown => {
                 let subject = self.subject(&incoming.caller, &incoming.txn);
                 let body = answer::unknown_method(&incoming.message);
@@ -266,15 +272,13 @@ impl Exchange {
     }
 
     /// A call: decided, perhaps held, forwarded with a token.
-    async fn call(&self, incoming: Incoming) {
+    async fn call(&self, incoming: Incoming, cancellable: Cancellable) {
         let Incoming { caller, txn, mut value, message, place } = incoming;
         let unsigned = wire::line(&value);
         let call = match self.identify(&message, (&caller, &txn), unsigned.len()) {
             Ok(call) => call,
             Err(refusal) => return self.turn_away((&caller, &txn), &message, refusal).await,
         };
-        let id = message.id.as_ref().unwrap_or(&Value::Null);
-        let cancellable = self.app.mcp.cancellable(&self.route.name, None, &caller, id);
         let token = message.progress_token().filter(|_| message.era == Era::Sessions);
         let progress = token.map(|token| (token, self.route.progress_every));
         let mut waiting = Waiting::new(&self.client, progress, cancellable.notify());
