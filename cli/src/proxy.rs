@@ -54,7 +54,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Done> {
         if args.stdio {
             return wrap(config, Wrapped { route: args.route, command: args.command }, &mut stop).await;
         }
-        let proxy = oakallow_proxy::start(config).await.context("the proxy cannot start")?;
+        let mut proxy = oakallow_proxy::start(config).await.context("the proxy cannot start")?;
+        proxy.follow(args.config);
         tracing::info!(listen = %proxy.data, ops = %proxy.ops, admin = %proxy.admin, "the proxy is ready");
         stop.requested().await;
         tracing::info!("stopping");

@@ -1,28 +1,26 @@
 //! What every part of a running proxy shares.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use oakallow_policy::id::Name;
-use tokio::sync::{Semaphore, watch};
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
 
 use crate::approval::Holds;
 use crate::backend::Backend;
-use crate::config::Config;
-use crate::forward::Upstream;
+use crate::connection::Connections;
 use crate::identity::Identity;
+use crate::live::Live;
 use crate::mcp::Mcp;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
-use crate::redact::Redactor;
 use crate::schema::Schemas;
 use crate::spool::{Chain, Spool};
 
 /// A running proxy's parts.
 pub struct App {
-    /// As configured.
-    pub config: Config,
+    /// The configuration, which a reload replaces.
+    pub live: ArcSwap<Live>,
     /// Who it is.
     pub identity: Identity,
     /// The control plane.
@@ -35,16 +33,12 @@ pub struct App {
     pub holds: Arc<Holds>,
     /// What is counted.
     pub metrics: Metrics,
-    /// What hides secrets.
-    pub redactor: Redactor,
     /// Compiled argument schemas.
     pub schemas: Schemas,
-    /// The way to each route's tool server.
-    pub upstreams: HashMap<Name, Upstream>,
     /// Sessions and held calls of MCP routes.
     pub mcp: Mcp,
-    /// Bounds how many released calls go out at one time.
-    pub releases: Semaphore,
+    /// Those that agents have open.
+    pub connections: Connections,
     /// Turns true once, when the proxy stops.
     pub draining: watch::Sender<bool>,
     /// Requests being worked on.
@@ -52,6 +46,12 @@ pub struct App {
 }
 
 impl App {
+    /// The configuration now.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
     /// Whether it has begun to stop.
     #[must_use]
     pub fn is_draining(&self) -> bool {
@@ -72,7 +72,6 @@ impl App {
             Chain::Unconfirmed => return Some("audit chain: not confirmed by the backend"),
             Chain::Contradicted => return Some("audit chain: refused by the backend"),
         }
-        let full = self.spool.standing().depth() >= self.config.limits.spool_events_max;
-        (self.spool.is_failing() || full).then_some("audit spool")
+        (self.spool.is_failing() || self.spool.is_full()).then_some("audit spool")
     }
 }

@@ -3,7 +3,7 @@
 //! Nothing polls. The feed brings an approval's new state, and every call that waits for it is woken.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -25,15 +25,21 @@ pub struct Holds {
     inner: Mutex<Inner>,
     early: moka::sync::Cache<String, ApprovalState>,
     next: AtomicU64,
-    bytes: AtomicUsize,
-    limits: Limits,
 }
 
-#[derive(Default)]
 struct Inner {
+    limits: Limits,
     by_approval: HashMap<String, Waiting>,
-    per_principal: HashMap<Name, usize>,
+    per_principal: HashMap<Name, Share>,
     count: usize,
+    bytes: usize,
+}
+
+/// What one principal has of it all.
+#[derive(Clone, Copy, Default)]
+struct Share {
+    calls: usize,
+    bytes: usize,
 }
 
 struct Waiting {
@@ -89,11 +95,15 @@ impl Holds {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self {
-            inner: Mutex::default(),
+            inner: Mutex::new(Inner {
+                limits,
+                by_approval: HashMap::new(),
+                per_principal: HashMap::new(),
+                count: 0,
+                bytes: 0,
+            }),
             early: moka::sync::Cache::builder().max_capacity(EARLY_MAX).time_to_live(EARLY_KEPT).build(),
             next: AtomicU64::new(1),
-            bytes: AtomicUsize::new(0),
-            limits,
         }
     }
 
@@ -102,21 +112,29 @@ impl Holds {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Changes how many calls may wait. Those that wait already stay.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.lock().limits = limits.clone();
+    }
+
     /// Begins to wait.
     pub fn enter(self: &Arc<Self>, state: ApprovalState, holder: Holder) -> Result<Hold, Refusal> {
         let mut inner = self.lock();
-        let own = inner.per_principal.get(&holder.principal).copied().unwrap_or(0);
-        let bytes = self.bytes.load(Ordering::Relaxed) + holder.bytes;
-        if inner.count >= self.limits.holds_max || own >= self.limits.holds_per_principal_max {
+        let own = inner.per_principal.get(&holder.principal).copied().unwrap_or_default();
+        if inner.count >= inner.limits.holds_max || own.calls >= inner.limits.holds_per_principal_max {
             return Err(Refusal::TooManyHolds);
         }
-        if bytes > self.limits.hold_bytes_max {
+        let limits = &inner.limits;
+        let bytes = inner.bytes + holder.bytes;
+        if bytes > limits.hold_bytes_max || own.bytes + holder.bytes > limits.hold_bytes_per_principal_max {
             // The approval exists: the client picks it up by repeating the call.
             return Err(Refusal::Pending(state));
         }
-        self.bytes.fetch_add(holder.bytes, Ordering::Relaxed);
+        inner.bytes = bytes;
         inner.count += 1;
-        *inner.per_principal.entry(holder.principal.clone()).or_insert(0) += 1;
+        let own = inner.per_principal.entry(holder.principal.clone()).or_default();
+        own.calls += 1;
+        own.bytes += holder.bytes;
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let approval_id = state.id.clone();
         let call = HeldCall {
@@ -212,12 +230,13 @@ impl Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.holds.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         let mut inner = self.holds.lock();
+        inner.bytes = inner.bytes.saturating_sub(self.bytes);
         inner.count = inner.count.saturating_sub(1);
         if let Some(own) = inner.per_principal.get_mut(&self.principal) {
-            *own -= 1;
-            if *own == 0 {
+            own.calls -= 1;
+            own.bytes = own.bytes.saturating_sub(self.bytes);
+            if own.calls == 0 {
                 inner.per_principal.remove(&self.principal);
             }
         }

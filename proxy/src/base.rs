@@ -1,31 +1,29 @@
 //! What runs in every proxy, whichever way its calls come: identity, policy and spool, and the tasks that
 //! keep them up with the backend.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use oakallow_policy::audit::{EventData, EventType, Head};
-use oakallow_policy::id::Name;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::app::App;
 use crate::approval::Holds;
 use crate::backend::Backend;
 use crate::config::Config;
+use crate::connection::Connections;
 use crate::event;
-use crate::forward::Upstream;
 use crate::identity::{Identity, IdentityError};
+use crate::live::Live;
 use crate::mcp::Mcp;
 use crate::metrics::Metrics;
 use crate::policy::Policy;
-use crate::redact::Redactor;
-use crate::route::RouteKind;
 use crate::schema::Schemas;
 use crate::spool::{Chain, Spool, SpoolError};
 use crate::{feed, ship};
@@ -158,27 +156,21 @@ async fn build(config: Config) -> Result<Arc<App>, StartError> {
     if let Err(e) = policy.refresh().await {
         tracing::warn!(error = %e, "the policy cannot be fetched yet");
     }
-    let spool = Spool::open(
-        &config.state_dir.join("spool"),
-        &identity.source(),
-        config.durability,
-        config.limits.spool_events_max,
-    )?;
+    let spool =
+        Spool::open(&config.state_dir.join("spool"), &identity.source(), config.durability, &config.limits)?;
     if has_run && spool.standing().head == Head::default() {
         // Each start writes an event, so its spool is lost, or it ended before the first one.
         spool.set_chain(Chain::Unconfirmed);
     }
     Ok(Arc::new(App {
-        redactor: Redactor::new(identity.redaction_key(), &config.redact),
         holds: Arc::new(Holds::new(config.limits.clone())),
         metrics: Metrics::new()?,
         schemas: Schemas::default(),
-        upstreams: upstreams(&config),
         mcp: Mcp::default(),
-        releases: Semaphore::new(config.limits.releases_max),
+        connections: Connections::default(),
         draining: watch::Sender::new(false),
         in_flight: AtomicUsize::new(0),
-        config,
+        live: ArcSwap::from_pointee(Live::new(config, identity.redaction_key())),
         identity,
         backend,
         policy,
@@ -198,9 +190,4 @@ async fn recover(app: &App) -> Result<(), StartError> {
     let data = EventData { reason: Some(env!("CARGO_PKG_VERSION").to_owned()), ..EventData::default() };
     app.spool.append_outcome(event::plain(EventType::ProxyStarted, None, data)).await?;
     Ok(())
-}
-
-fn upstreams(config: &Config) -> HashMap<Name, Upstream> {
-    let by_http = config.routes.iter().filter(|r| r.kind != RouteKind::Stdio);
-    by_http.map(|r| (r.name.clone(), Upstream::new(r))).collect()
 }

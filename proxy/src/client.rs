@@ -13,6 +13,7 @@ use pingora::proxy::Session;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use crate::connection::Connection;
 use crate::enforce::Waiter;
 use crate::progress;
 use crate::refusal::Refusal;
@@ -46,6 +47,7 @@ pub struct Client<'s> {
     next_beat: Option<tokio::time::Instant>,
     progress: u64,
     streaming: bool,
+    held: bool,
     cancelled: Option<Arc<Notify>>,
 }
 
@@ -60,6 +62,7 @@ impl<'s> Client<'s> {
             next_beat: None,
             progress: 0,
             streaming: false,
+            held: false,
             cancelled: None,
         }
     }
@@ -81,6 +84,12 @@ impl<'s> Client<'s> {
         if tells { progress::shift(self.progress) } else { 0.0 }
     }
 
+    /// Whether its call was held, be it for a moment.
+    #[must_use]
+    pub fn was_held(&self) -> bool {
+        self.held
+    }
+
     /// Whether the answer has begun as a stream of events.
     #[must_use]
     pub fn is_streaming(&self) -> bool {
@@ -94,6 +103,12 @@ impl<'s> Client<'s> {
             ServerSession::H1(h1) => Some(h1.get_headers_raw_bytes()),
             _ => None,
         }
+    }
+
+    /// Whether the connection is one more than may be.
+    #[must_use]
+    pub fn is_surplus(&self) -> bool {
+        Connection::of(self.session).is_some_and(|c| c.is_surplus())
     }
 
     /// Lets no other request follow on this connection: where it would begin is not certain.
@@ -263,6 +278,7 @@ impl<'s> Client<'s> {
 impl Waiter for Client<'_> {
     /// An agent that can read a stream gets one at once.
     async fn hold_begins(&mut self) -> Result<(), Gone> {
+        self.held = true;
         if self.company.is_none() || self.streaming {
             return Ok(());
         }

@@ -28,7 +28,8 @@ async fn main() -> anyhow::Result<()> {
     let config = Config::load(&args.config)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let proxy = oakallow_proxy::start(config).await.context("the proxy cannot start")?;
+    let mut proxy = oakallow_proxy::start(config).await.context("the proxy cannot start")?;
+    proxy.follow(args.config);
     tracing::info!(listen = %proxy.data, ops = %proxy.ops, admin = %proxy.admin, "the proxy is ready");
     tokio::select! {
         _ = terminate.recv() => {}

@@ -30,10 +30,16 @@ pub struct Metrics {
     pub upstream_outcomes: IntCounterVec,
     /// Attempts to ship events that failed.
     pub ship_failures: IntCounter,
+    /// Times that the configuration's file was read again, by what came of it.
+    pub config_reloads: IntCounterVec,
+    /// Whether the file as it is now is refused.
+    pub config_refused: IntGauge,
+    connections: IntGauge,
     held: IntGauge,
     spool_depth: IntGauge,
     spool_oldest_age: IntGauge,
     spool_bytes: IntGauge,
+    spool_waiting_bytes: IntGauge,
     spool_failing: IntGauge,
     chain_refused: IntGauge,
     policy_age: IntGauge,
@@ -103,6 +109,14 @@ impl Metrics {
                 "oakallow_audit_ship_failures_total",
                 "Attempts to ship events that failed",
             )?)?,
+            config_reloads: made.counters(
+                "oakallow_config_reloads_total",
+                "Times that the configuration was read again",
+                &["result"],
+            )?,
+            config_refused: made
+                .gauge("oakallow_config_refused", "1 when the configuration on disk is not accepted")?,
+            connections: made.gauge("oakallow_connections", "Connections that agents have open")?,
             held: made.gauge("oakallow_held_calls", "Calls that wait for a person")?,
             spool_depth: made.gauge("oakallow_spool_events", "Events that the backend does not have yet")?,
             spool_oldest_age: made.gauge(
@@ -110,6 +124,10 @@ impl Metrics {
                 "Age of the oldest event that the backend does not have; 0 when it has all",
             )?,
             spool_bytes: made.gauge("oakallow_spool_bytes", "What the spool takes up on its disk")?,
+            spool_waiting_bytes: made.gauge(
+                "oakallow_spool_waiting_bytes",
+                "Bytes of the events that the backend does not have yet",
+            )?,
             spool_failing: made.gauge("oakallow_spool_failing", "1 when the last write of events failed")?,
             chain_refused: made.gauge(
                 "oakallow_audit_chain_refused",
@@ -125,10 +143,12 @@ impl Metrics {
     /// The text that is scraped.
     pub fn render(&self, app: &App) -> Result<String, prometheus::Error> {
         let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.connections.set(gauge(app.connections.count() as u64));
         self.held.set(gauge(app.holds.count() as u64));
         self.spool_depth.set(gauge(app.spool.standing().depth()));
         self.spool_oldest_age.set(gauge(app.spool.oldest_age_s(crate::clock::now_ms())));
         self.spool_bytes.set(gauge(app.spool.bytes()));
+        self.spool_waiting_bytes.set(gauge(app.spool.standing().waiting_bytes));
         self.spool_failing.set(i64::from(app.spool.is_failing()));
         self.chain_refused.set(i64::from(app.spool.chain() == Chain::Contradicted));
         self.policy_age.set(gauge(app.policy.age_s()));

@@ -89,7 +89,7 @@ async fn explain_posted(State(app): State<Arc<App>>, Json(question): Json<Questi
 async fn explained(app: &App, q: Question) -> Response {
     let problem =
         |status: StatusCode, detail: String| (status, Json(json!({"detail": detail}))).into_response();
-    let audience = q.audience.or_else(|| app.config.routes.first().map(|r| r.audience.clone()));
+    let audience = q.audience.or_else(|| app.live().config.routes.first().map(|r| r.audience.clone()));
     let (Some(audience), Some(principal)) = (audience, q.principal.or_else(|| Name::new("explain").ok()))
     else {
         return problem(StatusCode::BAD_REQUEST, "name an audience".to_owned());

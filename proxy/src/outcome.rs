@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use oakallow_policy::audit::{Event, EventData, EventType, ExecutionRecord};
 use oakallow_policy::permit::PermitReason;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
 use crate::event::Subject;
@@ -15,13 +16,22 @@ pub struct Outcome {
     subject: Option<Subject>,
     permit: PermitReason,
     begun: Instant,
+    /// Released calls: their place among those that are with a tool server.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 impl Outcome {
     /// Just after the intent was stored.
     #[must_use]
     pub fn begin(app: Arc<App>, subject: Subject, permit: PermitReason) -> Self {
-        Self { app, subject: Some(subject), permit, begun: Instant::now() }
+        Self { app, subject: Some(subject), permit, begun: Instant::now(), place: None }
+    }
+
+    /// Gives the place back when the outcome is known.
+    #[must_use]
+    pub fn holding(mut self, place: Option<OwnedSemaphorePermit>) -> Self {
+        self.place = place;
+        self
     }
 
     /// A whole answer came: `failed` when it says so.

@@ -10,29 +10,33 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use crate::app::App;
+use crate::connection::Connection;
 use crate::serve;
-
-/// Idle connections are kept this long; Pingora's own default is for ever after the first request.
-const KEEPALIVE_S: u64 = 75;
 
 /// The proxy as Pingora sees it.
 pub struct Phases(pub Arc<App>);
 
 /// Counts a request for as long as it is worked on, also when it panics.
-pub struct InFlight(Arc<App>);
+pub struct InFlight(Arc<App>, Option<Arc<Connection>>);
 
 impl InFlight {
     /// From now on.
     #[must_use]
     pub fn new(app: &Arc<App>) -> Self {
         app.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(app.clone())
+        Self(app.clone(), None)
+    }
+
+    fn over(&mut self, connection: Option<Arc<Connection>>) {
+        connection.iter().for_each(|c| c.request_begins());
+        self.1 = connection;
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.1.iter().for_each(|c| c.request_ends());
     }
 }
 
@@ -44,10 +48,13 @@ impl ProxyHttp for Phases {
         InFlight::new(&self.0)
     }
 
-    async fn early_request_filter(&self, session: &mut Session, _: &mut InFlight) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut InFlight) -> Result<()> {
+        ctx.over(Connection::of(session));
         // What the client wants is known: HTTP/1.0 closes unless it says otherwise.
         let kept = session.get_keepalive().is_some() && !self.0.is_draining();
-        session.set_keepalive(kept.then_some(KEEPALIVE_S));
+        // Pingora's own default is for ever after the first request; 0 would be as well.
+        let idle_s = self.0.live().config.limits.idle_timeout_s.max(1);
+        session.set_keepalive(kept.then_some(idle_s));
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Why a call was not forwarded: one table, from which both the HTTP and the MCP answer are made.
 
 use oakallow_policy::audit::DecisionRecord;
-use oakallow_policy::wire::{AlreadyExecuted, ApprovalState};
+use oakallow_policy::wire::{AlreadyExecuted, ApprovalState, ApprovalStatus};
 
 /// A call that is not forwarded (or whose outcome is not known), and why.
 #[derive(Debug, Clone)]
@@ -32,6 +32,7 @@ pub enum Refusal {
     BackendUnavailable,
     AuditUnavailable(String),
     Draining,
+    TooManyConnections,
     UpstreamUnreachable,
     UpstreamTimeout,
     UpstreamBroken,
@@ -73,6 +74,7 @@ impl Refusal {
             Self::TooManyHolds | Self::TooManyPending(_) => Some(30),
             Self::PolicyUnavailable(_) | Self::BackendUnavailable | Self::AuditUnavailable(_) => Some(10),
             Self::Draining => Some(1),
+            Self::TooManyConnections => Some(5),
             _ => None,
         };
         Answer { status, code, title, detail: self.detail(), retry_after_s }
@@ -109,6 +111,7 @@ impl Refusal {
             Self::BackendUnavailable => (503, "backend_unavailable", "The backend cannot be reached"),
             Self::AuditUnavailable(_) => (503, "audit_unavailable", "The call could not be recorded"),
             Self::Draining => (503, "draining", "This proxy is stopping"),
+            Self::TooManyConnections => (503, "too_many_connections", "Too many connections are open"),
             Self::UpstreamUnreachable => (502, "upstream_unreachable", "The tool server cannot be reached"),
             Self::UpstreamTimeout => (504, "upstream_timeout", "The tool server did not answer in time"),
             Self::UpstreamBroken => (502, "upstream_broken", "The tool server's answer broke off"),
@@ -143,6 +146,9 @@ impl Refusal {
             },
             Self::Expired(a) => format!("{} expired; repeat the call to ask again", a.reference),
             Self::Cancelled(a) => format!("{} was cancelled", a.reference),
+            Self::Pending(a) if a.status == ApprovalStatus::Approved => {
+                format!("not run yet: {} is approved and waits for its turn; repeat the same call to pick it up", a.reference)
+            }
             Self::Pending(a) => {
                 format!("not run yet: {} waits for approval; repeat the same call to pick it up", a.reference)
             }
@@ -158,6 +164,7 @@ impl Refusal {
             Self::PolicyUnavailable(detail) | Self::AuditUnavailable(detail) => detail.clone(),
             Self::BackendUnavailable => "nothing was run; repeat the call later".to_owned(),
             Self::Draining => "nothing was run; repeat the call".to_owned(),
+            Self::TooManyConnections => "nothing was read; close those that are not needed, then repeat the call".to_owned(),
             Self::UpstreamUnreachable => "nothing was run".to_owned(),
             Self::UpstreamTimeout | Self::UpstreamBroken => {
                 "the call was sent and may have run; it is not repeated by the proxy".to_owned()

@@ -20,7 +20,7 @@ pub enum RouteKind {
 }
 
 /// A route as used.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is documented where it is written, in docs/guide/proxy.md")]
 pub struct Route {
     pub name: Name,

@@ -1,6 +1,7 @@
 //! The proxy over HTTP: its listeners, and how it starts and stops.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,13 +10,14 @@ use pingora::apps::{HttpServerOptions, ServerApp as _};
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::app::App;
 use crate::base::{Base, StartError, bind};
 use crate::config::{Config, Listen};
 use crate::ops::{admin as admin_router, ops as ops_router};
 use crate::phases::Phases;
+use crate::reload;
 
 /// Calls in flight get this long to finish when the proxy stops.
 const DRAIN_MAX: Duration = Duration::from_secs(25);
@@ -46,9 +48,8 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let ops = base.serve("ops", ops, ops_router(app.clone())).await?;
     let admin = base.serve("admin", admin, admin_router(app.clone())).await?;
     let (stop, stopped) = watch::channel(false);
-    let connections_max = app.config.limits.connections_max;
-    let proxy = pingora_proxy(app);
-    base.spawn(accept(listener, proxy.clone(), connections_max, stopped));
+    let proxy = pingora_proxy(app.clone());
+    base.spawn(accept(listener, proxy.clone(), app, stopped));
     Ok(Running { data, ops, admin, base, proxy, stop })
 }
 
@@ -66,10 +67,9 @@ fn pingora_proxy(app: Arc<App>) -> Arc<HttpProxy<Phases>> {
 async fn accept(
     listener: TcpListener,
     proxy: Arc<HttpProxy<Phases>>,
-    connections_max: usize,
+    app: Arc<App>,
     mut stopped: watch::Receiver<bool>,
 ) {
-    let room = Arc::new(Semaphore::new(connections_max));
     let watched = stopped.clone();
     loop {
         let accepted = tokio::select! {
@@ -81,18 +81,26 @@ async fn accept(
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Ok(place) = room.clone().try_acquire_owned() else { continue };
+        let Some(connection) = app.connections.enter(&app.live().config.limits) else { continue };
         let _ = tcp.set_nodelay(true);
         let (proxy, watched) = (proxy.clone(), watched.clone());
         tokio::spawn(async move {
-            let stream = pingora::protocols::l4::stream::Stream::from(tcp);
-            proxy.process_new(Box::new(stream), &watched).await;
-            drop(place);
+            let mut stream = pingora::protocols::l4::stream::Stream::from(tcp);
+            connection.accompany(&mut stream);
+            tokio::select! {
+                _ = proxy.process_new(Box::new(stream), &watched) => {}
+                () = connection.overdue() => {}
+            }
         });
     }
 }
 
 impl Running {
+    /// Takes up the file that the configuration came from whenever it changes or SIGHUP asks for it.
+    pub fn follow(&mut self, path: PathBuf) {
+        self.base.spawn(reload::follow(self.base.app.clone(), path));
+    }
+
     /// Stops: not ready any more, new calls refused, held calls answered "pending", calls in flight
     /// finished, the last events shipped; all of it bounded.
     pub async fn shutdown(self) {

@@ -26,6 +26,7 @@ use crate::fields;
 use crate::forward::{Outgoing, passed_on, put_token, target};
 use crate::head;
 use crate::identity::{Caller, authenticate, principal};
+use crate::live::Live;
 use crate::mcp;
 use crate::media;
 use crate::outcome::Outcome;
@@ -38,6 +39,8 @@ const PROBE_BYTES_MAX: usize = 1024 * 1024;
 
 /// A request that has been read whole, from a known caller.
 pub struct Received {
+    /// The configuration that it began with.
+    pub live: Arc<Live>,
     /// Its header.
     pub parts: Parts,
     /// Its body.
@@ -57,25 +60,28 @@ pub async fn request(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> 
     let raw_is_plain = head.raw_path().starts_with(b"/");
     let parts = head.as_owned_parts();
     // An agent that does not read must not keep the outcome of its call from being recorded.
-    let patience = Duration::from_secs(app.config.limits.write_timeout_s);
+    let live = app.live();
+    let patience = Duration::from_secs(live.config.limits.write_timeout_s);
     session.as_downstream_mut().set_write_timeout(Some(patience));
     let mut client = Client::new(session, &txn);
-    let (body, caller, route) = match receive(app, &parts, raw_is_plain, &mut client).await {
+    let (body, caller, route) = match receive((app, &live), &parts, raw_is_plain, &mut client).await {
         Ok(received) => received,
         Err(refusal) => {
             let snapshot = app.policy.snapshot();
             let sender = principal(&parts.headers, &snapshot);
-            let subject = sender.map(|p| Subject::request(&txn, (p, None), route_of(app, &parts).as_deref()));
-            return turn_down(app, subject.as_ref(), refusal, &mut client).await;
+            let subject =
+                sender.map(|p| Subject::request(&txn, (p, None), route_of(&live, &parts).as_deref()));
+            return turn_down((app, &live), subject.as_ref(), refusal, &mut client).await;
         }
     };
-    let incoming = Received { parts, body, caller, route, txn };
+    let incoming = Received { live, parts, body, caller, route, txn };
     match incoming.route.kind {
         RouteKind::Http => plain(app, &incoming, &mut client).await,
         RouteKind::Mcp => mcp::serve(app, &incoming, &mut client).await,
         // Its pattern matches nothing, so this is never asked for.
         RouteKind::Stdio => {
-            turn_down(app, Some(&incoming.subject()), Refusal::UnknownRoute, &mut client).await
+            turn_down((app, &incoming.live), Some(&incoming.subject()), Refusal::UnknownRoute, &mut client)
+                .await
         }
     }
 }
@@ -91,31 +97,35 @@ impl Received {
 
 /// Answers a request in which no call was identified, once that is recorded.
 async fn turn_down(
-    app: &App,
+    (app, live): (&App, &Live),
     subject: Option<&Subject>,
     refusal: Refusal,
     client: &mut Client<'_>,
 ) -> Result<(), Gone> {
     let recorded = unidentified::refused(app, subject, refusal.code()).await;
-    client.refuse(&recorded.err().unwrap_or(refusal), None, &app.config.backend_url).await
+    client.refuse(&recorded.err().unwrap_or(refusal), None, &live.config.backend_url).await
 }
 
-fn route_of(app: &App, parts: &Parts) -> Option<Arc<Route>> {
-    app.config.routes.iter().find(|r| r.pattern.matches(parts.uri.path()).is_some()).cloned()
+fn route_of(live: &Live, parts: &Parts) -> Option<Arc<Route>> {
+    live.config.routes.iter().find(|r| r.pattern.matches(parts.uri.path()).is_some()).cloned()
 }
 
 async fn receive(
-    app: &App,
+    (app, live): (&App, &Live),
     parts: &Parts,
     raw_is_plain: bool,
     client: &mut Client<'_>,
 ) -> Result<(Bytes, Caller, Arc<Route>), Refusal> {
+    if client.is_surplus() {
+        client.last_of_connection();
+        return Err(Refusal::TooManyConnections);
+    }
     if let Some(Err(problem)) = client.raw_head().map(|raw| head::check(&raw)) {
         client.last_of_connection();
         return Err(Refusal::InvalidRequest(problem.to_owned()));
     }
-    fields::check(parts, raw_is_plain, app.config.limits.header_bytes_max)?;
-    let route = route_of(app, parts).ok_or(Refusal::UnknownRoute)?;
+    fields::check(parts, raw_is_plain, live.config.limits.header_bytes_max)?;
+    let route = route_of(live, parts).ok_or(Refusal::UnknownRoute)?;
     if !route.methods.is_empty() && !route.methods.contains(&parts.method) {
         return Err(Refusal::MethodNotAllowed);
     }
@@ -128,7 +138,7 @@ async fn receive(
     if parts.headers.contains_key("content-encoding") {
         return Err(Refusal::UnsupportedEncoding);
     }
-    let limits = &app.config.limits;
+    let limits = &live.config.limits;
     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limits.body_bytes_max) {
         if parts.version == Version::HTTP_2 {
@@ -143,14 +153,14 @@ async fn receive(
 
 /// A call that is one HTTP request.
 async fn plain(app: &Arc<App>, incoming: &Received, client: &mut Client<'_>) -> Result<(), Gone> {
-    let backend_url = &app.config.backend_url;
+    let backend_url = &incoming.live.config.backend_url;
     let snapshot = app.policy.snapshot();
-    let Received { parts, body, caller, route, txn } = incoming;
+    let Received { live, parts, body, caller, route, txn } = incoming;
     let prepared = call::http::identify((route, txn), parts, body, caller, &snapshot)
         .and_then(|call| Ok((call, to(target(&route.upstream, parts.uri.path(), false)?, parts, body))));
     let (call, sent) = match prepared {
         Ok(prepared) => prepared,
-        Err(refusal) => return turn_down(app, Some(&incoming.subject()), refusal, client).await,
+        Err(refusal) => return turn_down((app, live), Some(&incoming.subject()), refusal, client).await,
     };
     let Ready { permit, token, outcome } =
         match enforce::admit(app, &call, Bound::Request(&sent), client).await {
@@ -159,7 +169,7 @@ async fn plain(app: &Arc<App>, incoming: &Received, client: &mut Client<'_>) -> 
                 return client.refuse(&refusal, permission, backend_url).await;
             }
         };
-    let Some(upstream) = app.upstreams.get(&route.name) else {
+    let Some(upstream) = live.upstreams.get(&route.name) else {
         outcome.not_forwarded("unknown_route").await;
         return client.refuse(&Refusal::UnknownRoute, None, backend_url).await;
     };

@@ -16,7 +16,7 @@ mod routes;
 use routes::{WrittenRoute, route};
 
 /// The configuration as used.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Where this proxy listens.
     pub listen: Listen,
@@ -63,13 +63,17 @@ pub enum Durability {
 }
 
 /// Limits; each refuses clearly when it is reached.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Largest request body.
     pub body_bytes_max: usize,
     /// Largest request header, all fields together.
     pub header_bytes_max: usize,
+    /// Longest time for a whole request header to arrive.
+    pub head_read_timeout_s: u64,
+    /// How long a connection is kept on which nothing happens.
+    pub idle_timeout_s: u64,
     /// Longest time for a whole request body to arrive.
     pub body_read_timeout_s: u64,
     /// How long an agent may leave an answer unread; its call goes on to its outcome then, unheard.
@@ -80,8 +84,12 @@ pub struct Limits {
     pub holds_per_principal_max: usize,
     /// Bytes of bodies held at one time.
     pub hold_bytes_max: usize,
+    /// Bytes of bodies held at one time for one principal.
+    pub hold_bytes_per_principal_max: usize,
     /// Events waiting to be shipped; beyond it new calls are refused.
     pub spool_events_max: u64,
+    /// Bytes of them, likewise.
+    pub spool_bytes_max: u64,
     /// Connections at one time.
     pub connections_max: usize,
     /// Released calls sent to the tool servers at one time.
@@ -93,12 +101,18 @@ impl Default for Limits {
         Self {
             body_bytes_max: 1024 * 1024,
             header_bytes_max: 64 * 1024,
+            head_read_timeout_s: 30,
+            // A little more than common clients keep theirs.
+            idle_timeout_s: 75,
             body_read_timeout_s: 30,
             write_timeout_s: 30,
             holds_max: 10_000,
             holds_per_principal_max: 1_000,
             hold_bytes_max: 256 * 1024 * 1024,
+            hold_bytes_per_principal_max: 64 * 1024 * 1024,
             spool_events_max: 1_000_000,
+            // A million events of the usual size are half of it; arguments may make them 40 times as large.
+            spool_bytes_max: 2 * 1024 * 1024 * 1024,
             connections_max: 20_000,
             releases_max: 512,
         }
@@ -106,7 +120,7 @@ impl Default for Limits {
 }
 
 /// How long the proxy goes on with a policy that the backend has not confirmed, by risk level.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Staleness {
     /// Low risk.
@@ -128,7 +142,7 @@ impl Default for Staleness {
 }
 
 /// What to redact besides what is always redacted.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Redact {
     /// Member names, any case.
@@ -186,12 +200,45 @@ impl Config {
     /// Reads a text; `file` is only for errors.
     pub fn parse(file: &str, text: &str) -> Result<Self, DocumentError> {
         let written: Written = from_yaml(file, text)?;
-        let refuse = |message: String| {
-            let word = message.split('`').nth(1).unwrap_or_default();
-            let at = text.lines().enumerate().find_map(|(i, l)| l.find(word).map(|c| (i + 1, c + 1)));
-            DocumentError { file: file.to_owned(), at, message, hint: None }
-        };
-        Self::from_written(written).map_err(refuse)
+        Self::from_written(written).map_err(|message| refused(file, text, message))
+    }
+
+    /// Reads what is to run in the place of this, without a restart.
+    pub fn successor(&self, file: &str, text: &str) -> Result<Self, DocumentError> {
+        let next = Self::parse(file, text)?;
+        match self.fixed().into_iter().zip(next.fixed()).find(|(now, then)| now != then) {
+            None => Ok(Self { join_token: self.join_token.clone(), ..next }),
+            Some(((key, _), _)) => {
+                let message =
+                    format!("`{key}` is not what this proxy runs with: another one takes a restart");
+                Err(refused(file, text, message))
+            }
+        }
+    }
+
+    /// What a reload cannot change, by its key. No field is left out by mistake: each is named here.
+    fn fixed(&self) -> [(&'static str, String); 6] {
+        let Self {
+            listen,
+            state_dir,
+            name,
+            backend_url,
+            durability,
+            routes,
+            join_token: _,
+            limits: _,
+            staleness: _,
+            redact: _,
+        } = self;
+        let stdio = routes.iter().any(|r| r.kind == RouteKind::Stdio);
+        [
+            ("listen", format!("{listen:?}")),
+            ("state_dir", format!("{state_dir:?}")),
+            ("name", name.to_string()),
+            ("url", backend_url.clone()),
+            ("durability", format!("{durability:?}")),
+            ("routes", format!("stdio {stdio}")),
+        ]
     }
 
     fn from_written(w: Written) -> Result<Self, String> {
@@ -239,6 +286,13 @@ fn listen(w: &WrittenListen, routes: &[std::sync::Arc<Route>]) -> Result<Listen,
         return Err("`data`: nobody connects to a proxy of `stdio` routes; leave it out".to_owned());
     }
     Ok(Listen { data: None, ops: w.ops, admin: w.admin })
+}
+
+/// The first word in backticks says where.
+fn refused(file: &str, text: &str, message: String) -> DocumentError {
+    let word = message.split('`').nth(1).unwrap_or_default();
+    let at = text.lines().enumerate().find_map(|(i, l)| l.find(word).map(|c| (i + 1, c + 1)));
+    DocumentError { file: file.to_owned(), at, message, hint: None }
 }
 
 fn plain(file: &str, message: &str) -> DocumentError {

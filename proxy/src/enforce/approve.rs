@@ -6,10 +6,11 @@ use oakallow_policy::Decision;
 use oakallow_policy::audit::{ApprovalRecord, EventData, EventType};
 use oakallow_policy::canonical::hex;
 use oakallow_policy::wire::{ApprovalAnswer, ApprovalRequest, ApprovalState, ApprovalStatus, ProxyContext};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 
 use crate::approval::{Hold, Holder};
 use crate::backend::BackendError;
-use crate::enforce::{Life, Prints, Ready, Waiter};
+use crate::enforce::{Life, Prints, Ready, Waiter, unavailable};
 use crate::event;
 use crate::refusal::Refusal;
 
@@ -23,7 +24,7 @@ impl Life<'_> {
         let state = self.ask(decision, prints).await?.approval;
         let approval = state.id.clone();
         let waited = match state.status {
-            ApprovalStatus::Approved => Ok(state),
+            ApprovalStatus::Approved => self.take_place(state).await,
             ApprovalStatus::Pending if self.call.wait.is_zero() => Err(Refusal::Pending(state)),
             ApprovalStatus::Pending => {
                 let begun = Instant::now();
@@ -50,6 +51,19 @@ impl Life<'_> {
         result
     }
 
+    /// Takes a place among the released calls that are with the tool servers, within the time that the call may
+    /// wait.
+    async fn take_place(&mut self, state: ApprovalState) -> Result<ApprovalState, Refusal> {
+        let releases = self.app.live().releases.clone();
+        match tokio::time::timeout(self.call.wait, releases.acquire_owned()).await {
+            Ok(place) => {
+                self.place = Some(place.map_err(|e| unavailable(&e))?);
+                Ok(state)
+            }
+            Err(_) => Err(Refusal::Pending(state)),
+        }
+    }
+
     /// Creates the approval, or joins the open one.
     async fn ask(&self, decision: &Decision<'_>, prints: Prints) -> Result<ApprovalAnswer, Refusal> {
         let call = self.call;
@@ -58,7 +72,7 @@ impl Life<'_> {
             tenant_id: call.names.tenant.clone(),
             resource_id: call.names.resource.clone(),
             method: call.names.method.clone(),
-            parameters: self.app.redactor.shown(call),
+            parameters: self.app.live().redactor.shown(call),
             reason: None,
             proxy: Some(ProxyContext {
                 principal: call.names.principal.clone(),
@@ -107,17 +121,38 @@ impl Life<'_> {
         self.pending.push(event::of_call(call, EventType::CallHeld, data));
         self.flush().await?;
         waiter.hold_begins().await.map_err(|_| Refusal::Pending(state))?;
+        self.wait(&mut hold, prints, waiter).await
+    }
+
+    /// Until it is approved, and there is a place for it among the calls that are with the tool servers.
+    async fn wait(
+        &mut self,
+        hold: &mut Hold,
+        prints: Prints,
+        waiter: &mut impl Waiter,
+    ) -> Result<ApprovalState, Refusal> {
         let mut draining = self.app.draining.subscribe();
         let mut policy = self.app.policy.subscribe();
+        let releases = self.app.live().releases.clone();
+        let mut turn = std::pin::pin!(releases.clone().acquire_owned());
         // What changed since the call was decided.
         self.look_again(prints).await?;
-        let deadline = tokio::time::Instant::now() + call.wait;
+        let deadline = tokio::time::Instant::now() + self.call.wait;
         loop {
-            if let Some(end) = settled(&hold) {
-                return end;
-            }
+            let approved = match settled(hold) {
+                Some(Err(end)) => return Err(end),
+                Some(Ok(state)) => {
+                    if let Ok(place) = releases.clone().try_acquire_owned() {
+                        self.place = Some(place);
+                        return Ok(state);
+                    }
+                    true
+                }
+                None => false,
+            };
             let beat_at = waiter.next_beat();
             let stir = tokio::select! {
+                place = turn.as_mut(), if approved => Stir::Turn(place),
                 () = hold.changed() => Stir::Look,
                 () = changed(&mut policy) => Stir::Policy,
                 () = tokio::time::sleep_until(deadline) => Stir::End,
@@ -126,6 +161,15 @@ impl Life<'_> {
                 () = waiter.gone() => Stir::End,
             };
             let end = match stir {
+                // Unless another call came for the same approval meanwhile.
+                Stir::Turn(place) if matches!(settled(hold), Some(Ok(_))) => {
+                    self.place = Some(place.map_err(|e| unavailable(&e))?);
+                    return Ok(hold.state());
+                }
+                Stir::Turn(_) => {
+                    turn.set(releases.clone().acquire_owned());
+                    false
+                }
                 Stir::Look => false,
                 Stir::Policy => {
                     self.look_again(prints).await?;
@@ -181,6 +225,7 @@ fn approval_record(state: &ApprovalState) -> ApprovalRecord {
 
 /// Why a call that waits looks up.
 enum Stir {
+    Turn(Result<OwnedSemaphorePermit, AcquireError>),
     Look,
     Policy,
     Beat,

@@ -35,6 +35,7 @@ impl Life<'_> {
         ));
         let seq = self.flush().await?;
         let outcome = Outcome::begin(app.clone(), Subject::call(self.call), permit.reason());
+        let outcome = outcome.holding(self.place.take());
         if decision.risk_level() == RiskLevel::Critical
             && tokio::time::timeout(CRITICAL_ACK_MAX, app.spool.acknowledged(seq)).await.is_err()
         {

@@ -18,6 +18,7 @@ use oakallow_policy::canonical::{json_bytes, sha256};
 use oakallow_policy::fingerprint::Fingerprint;
 use oakallow_policy::token::TokenKey;
 use oakallow_policy::{Decision, Permission, Permit, ResolveError};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
 use crate::call::IdentifiedCall;
@@ -89,7 +90,7 @@ pub async fn admit(
     bound: Bound<'_>,
     waiter: &mut impl Waiter,
 ) -> Result<Ready, Refused> {
-    let mut life = Life { app, call, bound, pending: Vec::new(), decision: None, closed: false };
+    let mut life = Life { app, call, bound, pending: Vec::new(), decision: None, closed: false, place: None };
     let refusal = match life.run(waiter).await {
         Ok(ready) => return Ok(ready),
         Err(refusal) => refusal,
@@ -109,6 +110,8 @@ struct Life<'a> {
     decision: Option<DecisionRecord>,
     /// How it ended is recorded already.
     closed: bool,
+    /// Of a released call: its place among those that are with a tool server.
+    place: Option<OwnedSemaphorePermit>,
 }
 
 /// What is computed from the call and the tool it names. That it can be computed at all is known
@@ -155,7 +158,7 @@ impl Life<'_> {
         let (app, call) = (self.app, self.call);
         let prints = self.prints(view)?;
         let requested = EventData {
-            parameters: Some(app.redactor.recorded(call)),
+            parameters: Some(app.live().redactor.recorded(call)),
             fingerprint: Some(prints.fingerprint.to_string()),
             ..EventData::default()
         };

@@ -22,8 +22,6 @@ const CONSUME_PAUSE: Duration = Duration::from_millis(100);
 impl Life<'_> {
     /// An approved call: decided again, then consumed, then forwarded.
     pub(super) async fn release(&mut self, approval: &str, prints: Prints) -> Result<Ready, Refusal> {
-        let app = self.app;
-        let _gate = app.releases.acquire().await.map_err(|e| unavailable(&e))?;
         let view = self.view().await?;
         let decision = self.decide_again(&view, prints)?;
         self.note(DecisionRecord::from(&decision));

@@ -84,7 +84,7 @@ pub async fn serve(app: &Arc<App>, received: &Received, client: &mut Client<'_>)
         _ => {
             let refusal = Refusal::MethodNotAllowed;
             let recorded = unidentified::refused(app, Some(&received.subject()), refusal.code()).await;
-            client.refuse(&recorded.err().unwrap_or(refusal), None, &app.config.backend_url).await
+            client.refuse(&recorded.err().unwrap_or(refusal), None, &received.live.config.backend_url).await
         }
     }
 }
@@ -203,9 +203,9 @@ impl Exchange<'_> {
         sent: Target,
         token: Option<&str>,
     ) -> Result<http::Response<hyper::body::Incoming>, Refusal> {
-        let Received { route, parts, caller, .. } = self.received;
+        let Received { live, route, parts, caller, .. } = self.received;
         let body = &self.body;
-        let upstream = self.app.upstreams.get(&route.name).ok_or(Refusal::UpstreamUnreachable)?;
+        let upstream = live.upstreams.get(&route.name).ok_or(Refusal::UpstreamUnreachable)?;
         let mut headers = passed_on(&parts.headers);
         // Answers are read here, so they come as they are.
         headers.remove("accept-encoding");
@@ -256,7 +256,9 @@ impl Exchange<'_> {
         match admitted {
             Ok(ready) => self.forward(client, (message, era), ready, (&call, sent)).await,
             Err(enforce::Refused { refusal, permission }) => {
-                let waits = leg.filter(|_| matches!(refusal, Refusal::Pending(_)));
+                // Without room to be held it would come back at once, ten times.
+                let held = client.was_held() || call.wait.is_zero();
+                let waits = leg.filter(|_| held && matches!(refusal, Refusal::Pending(_)));
                 match waits.and_then(|leg| self.come_back(leg, message)) {
                     Some(body) => answer_with(client, &body, permission).await,
                     None => self.refuse(client, message, (&refusal, permission)).await,

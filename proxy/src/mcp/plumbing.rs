@@ -137,7 +137,7 @@ impl Exchange<'_> {
     ) -> Result<(), Gone> {
         match message.filter(|m| m.id.is_some()) {
             Some(message) => self.refuse(client, message, (refusal, None)).await,
-            None => client.refuse(refusal, None, &self.app.config.backend_url).await,
+            None => client.refuse(refusal, None, &self.received.live.config.backend_url).await,
         }
     }
 }

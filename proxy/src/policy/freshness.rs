@@ -1,7 +1,9 @@
 //! How long ago the backend said that the policy is current, and for which calls that is recent enough.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use oakallow_policy::RiskLevel;
 
 use crate::clock;
@@ -11,13 +13,17 @@ use crate::config::Staleness;
 pub(super) struct Freshness {
     /// When the backend last said that this is current, milliseconds since 1970.
     confirmed_at: AtomicU64,
-    limits: Staleness,
+    limits: ArcSwap<Staleness>,
 }
 
 impl Freshness {
     /// Never confirmed.
     pub(super) fn new(limits: Staleness) -> Self {
-        Self { confirmed_at: AtomicU64::new(0), limits }
+        Self { confirmed_at: AtomicU64::new(0), limits: ArcSwap::from_pointee(limits) }
+    }
+
+    pub(super) fn set_limits(&self, limits: Staleness) {
+        self.limits.store(Arc::new(limits));
     }
 
     /// It was current at `at`. Not when that was heard: a recorded confirmation must not make a policy
@@ -35,7 +41,7 @@ impl Freshness {
     }
 
     fn limit_s(&self, risk: RiskLevel) -> u64 {
-        let s = &self.limits;
+        let s = self.limits.load();
         match risk {
             RiskLevel::Low => s.low_s,
             RiskLevel::Medium => s.medium_s,

@@ -255,6 +255,11 @@ impl Policy {
         self.known.fetch_max(version, Ordering::Relaxed);
     }
 
+    /// Changes how old a policy may be.
+    pub fn set_staleness(&self, staleness: Staleness) {
+        self.freshness.set_limits(staleness);
+    }
+
     /// Whether the policy is fresh enough for a call of this risk.
     #[must_use]
     pub fn is_fresh_for(&self, risk: RiskLevel) -> bool {

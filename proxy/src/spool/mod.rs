@@ -12,10 +12,12 @@ use oakallow_policy::audit::{Chained, Event, EventType, Head};
 use oakallow_policy::timestamp::parse_rfc3339;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::config::Durability;
+use crate::config::{Durability, Limits};
+use room::Room;
 use store::{HEAD, Store, unwritable};
 
 mod files;
+mod room;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -73,6 +75,8 @@ pub struct Standing {
     pub head: Head,
     /// Everything up to here is at the backend.
     pub acknowledged: u64,
+    /// Bytes of the events that are not.
+    pub waiting_bytes: u64,
 }
 
 impl Standing {
@@ -90,7 +94,7 @@ pub struct Spool {
     queue: mpsc::UnboundedSender<Append>,
     standing: Arc<watch::Sender<Standing>>,
     store: Store,
-    events_max: u64,
+    room: Room,
     failures: Arc<AtomicU64>,
     chain: Arc<AtomicU8>,
 }
@@ -102,7 +106,7 @@ impl Spool {
         directory: &Path,
         source: &str,
         durability: Durability,
-        events_max: u64,
+        limits: &Limits,
     ) -> Result<Self, SpoolError> {
         let store = Store::open(directory, durability)?;
         let standing = Arc::new(watch::Sender::new(store.standing()?));
@@ -118,7 +122,7 @@ impl Spool {
             .name("spool".to_owned())
             .spawn(move || writer.run(incoming))
             .map_err(|e| SpoolError::Open(e.to_string()))?;
-        Ok(Self { queue, standing, store, events_max, failures, chain: Arc::default() })
+        Ok(Self { queue, standing, store, room: Room::new(limits), failures, chain: Arc::default() })
     }
 
     /// Stores events that come before an action: refused when the spool is full. Returns the number of
@@ -135,7 +139,18 @@ impl Spool {
             Chain::Unconfirmed => return Err(SpoolError::Unconfirmed),
             Chain::Contradicted => return Err(SpoolError::Contradicted),
         }
-        if self.standing.borrow().depth() >= self.events_max { Err(SpoolError::Full) } else { Ok(()) }
+        if self.is_full() { Err(SpoolError::Full) } else { Ok(()) }
+    }
+
+    /// Whether as much waits for the backend as may wait.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.room.is_used_up(&self.standing.borrow())
+    }
+
+    /// Changes how much may wait for the backend.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.room.set(limits);
     }
 
     /// What the backend says of this chain.
@@ -232,8 +247,11 @@ impl Spool {
         if seq <= from {
             return Ok(());
         }
-        self.store.forget(from, seq)?;
-        self.standing.send_modify(|s| s.acknowledged = s.acknowledged.max(seq));
+        let forgotten = self.store.forget(from, seq)?;
+        self.standing.send_modify(|s| {
+            s.acknowledged = s.acknowledged.max(seq);
+            s.waiting_bytes = s.waiting_bytes.saturating_sub(forgotten);
+        });
         Ok(())
     }
 
@@ -289,11 +307,12 @@ impl Writer {
     }
 
     fn write_batch(&self, appends: &mut [Append]) -> Result<u64, SpoolError> {
-        let mut head = self.standing.borrow().head.clone();
+        let (mut head, mut written_bytes) = (self.standing.borrow().head.clone(), 0);
         let mut batch = self.store.db.batch().durability(Some(self.store.persist));
         for event in appends.iter_mut().flat_map(|a| a.events.drain(..)) {
             self.track(&mut batch, &event)?;
             let (chained, bytes, next) = Chained::append(&self.source, &head, event).map_err(unwritable)?;
+            written_bytes += bytes.len() as u64;
             batch.insert(&self.store.events, chained.seq.to_be_bytes(), bytes);
             head = next;
         }
@@ -304,7 +323,10 @@ impl Writer {
         batch.insert(&self.store.meta, HEAD, serde_json::to_vec(&head).map_err(unwritable)?);
         batch.commit().map_err(unwritable)?;
         let seq = head.seq;
-        self.standing.send_modify(|s| s.head = head);
+        self.standing.send_modify(|s| {
+            s.head = head;
+            s.waiting_bytes += written_bytes;
+        });
         Ok(seq)
     }
 

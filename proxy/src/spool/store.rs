@@ -62,7 +62,7 @@ impl Store {
         let acknowledged = self.meta.get(ACKNOWLEDGED).map_err(unwritable)?;
         let acknowledged =
             acknowledged.and_then(|b| b.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes);
-        Ok(Standing { head, acknowledged })
+        Ok(Standing { head, acknowledged, waiting_bytes: self.bytes(acknowledged, u64::MAX)? })
     }
 
     pub(super) fn read(&self, after: u64, most: usize, bytes_max: usize) -> Result<Vec<Chained>, SpoolError> {
@@ -78,13 +78,22 @@ impl Store {
         Ok(events)
     }
 
-    pub(super) fn forget(&self, from: u64, to: u64) -> Result<(), SpoolError> {
+    /// Bytes of the events after `after`, up to `to`.
+    fn bytes(&self, after: u64, to: u64) -> Result<u64, SpoolError> {
+        let range = (after + 1).to_be_bytes()..=to.to_be_bytes();
+        self.events.range(range).map(|e| e.size().map(u64::from).map_err(unwritable)).sum()
+    }
+
+    /// Forgets the events after `from`, up to `to`; how many bytes they had.
+    pub(super) fn forget(&self, from: u64, to: u64) -> Result<u64, SpoolError> {
+        let bytes = self.bytes(from, to)?;
         let mut batch = self.db.batch();
         for seq in from + 1..=to {
             batch.remove(&self.events, seq.to_be_bytes());
         }
         batch.insert(&self.meta, ACKNOWLEDGED, to.to_be_bytes());
-        batch.commit().map_err(unwritable)
+        batch.commit().map_err(unwritable)?;
+        Ok(bytes)
     }
 
     pub(super) fn open_calls(&self) -> Result<Vec<(String, Event)>, SpoolError> {

@@ -8,8 +8,12 @@ fn event(kind: EventType, txn: &str) -> Event {
     event::plain(kind, Some(txn.to_owned()), EventData::default())
 }
 
+fn limits(spool_events_max: u64) -> Limits {
+    Limits { spool_events_max, ..Limits::default() }
+}
+
 fn open(directory: &Path, events_max: u64) -> Spool {
-    Spool::open(directory, "proxy/prx_1", Durability::Process, events_max).unwrap()
+    Spool::open(directory, "proxy/prx_1", Durability::Process, &limits(events_max)).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +83,7 @@ async fn what_was_about_to_be_done_closes_the_call_and_is_no_event() {
 fn a_spool_has_one_proxy() {
     let directory = tempfile::tempdir().unwrap();
     let _first = open(directory.path(), 2);
-    let second = Spool::open(directory.path(), "proxy/prx_1", Durability::Process, 2).err();
+    let second = Spool::open(directory.path(), "proxy/prx_1", Durability::Process, &limits(2)).err();
     assert_eq!(second, Some(SpoolError::InUse(directory.path().to_owned())));
 }
 

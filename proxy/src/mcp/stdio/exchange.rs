@@ -77,7 +77,7 @@ impl Exchange {
             Line::Whole(line) if line.trim_ascii().is_empty() => return,
             Line::Whole(line) => read(&line),
             Line::TooLong => {
-                let bytes_max = self.app.config.limits.body_bytes_max;
+                let bytes_max = self.app.live().config.limits.body_bytes_max;
                 return self.unread(&Refusal::BodyTooLarge { bytes_max }).await;
             }
         };

@@ -106,8 +106,8 @@ pub async fn run(
     }
     credential.check(&app.policy.snapshot())?;
     let (server, process, answers) = server::start(&wrapped.command, &credential)?;
-    let lines = lines::read(std::io::stdin(), app.config.limits.body_bytes_max);
-    let flights = Flights::new(app.config.limits.connections_max);
+    let lines = lines::read(std::io::stdin(), app.live().config.limits.body_bytes_max);
+    let flights = Flights::new(app.live().config.limits.connections_max);
     let client = Client::new(std::io::stdout());
     let exchange = Arc::new(Exchange { app, route, credential, server, client, flights });
     tracing::info!(route = exchange.route.name.as_str(), pid = process.id(), "the tool server is wrapped");

@@ -2,15 +2,21 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
+
+use reqwest::RequestBuilder;
+use serde_json::json;
 
 use super::PATIENCE;
+use super::policy::AGENT;
+use super::sidecar::{client, metric};
 
 /// The proxy's process; killed (`kill -9`) with this value.
 pub(crate) struct Process {
     child: Child,
     pub(crate) data: String,
     pub(crate) ops: String,
+    log: Arc<Mutex<Vec<String>>>,
 }
 
 impl Drop for Process {
@@ -29,10 +35,15 @@ impl Process {
         let mut child = command.env("RUST_LOG", "info").stderr(Stdio::piped()).spawn().expect("it starts");
         let log = BufReader::new(child.stderr.take().expect("piped"));
         let (said, ready) = mpsc::channel();
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let keep = kept.clone();
         std::thread::spawn(move || {
             // To the end: a full pipe would stop it.
-            for line in log.lines().map_while(Result::ok).filter(|line| line.contains("the proxy is ready")) {
-                let _ = said.send(line);
+            for line in log.lines().map_while(Result::ok) {
+                if line.contains("the proxy is ready") {
+                    let _ = said.send(line.clone());
+                }
+                keep.lock().unwrap().push(line);
             }
         });
         let line = ready.recv_timeout(PATIENCE).expect("it is ready");
@@ -41,7 +52,34 @@ impl Process {
             at.split(' ').next().expect("one").to_owned()
         };
         let (data, ops) = (addr("listen"), addr("ops"));
-        Self { child, data, ops }
+        Self { child, data, ops, log: kept }
+    }
+
+    /// What it logged so far, line by line.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by its name (`TERM`, `HUP`).
+    pub(crate) fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// The sum of a metric's series, or the value of one that is named with its labels; 0 when there is none.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = client().get(format!("http://{}/metrics", self.ops)).send().await.unwrap();
+        metric(&text.text().await.unwrap(), name)
+    }
+
+    /// A call of a tool.
+    pub(crate) fn call(&self, tool: &str) -> RequestBuilder {
+        let url = format!("http://{}/tools/{tool}", self.data);
+        client().post(url).header("x-api-key", AGENT).json(&json!({"id": "42"}))
     }
 
     pub(crate) fn limit_files(&self, bytes: &str) {

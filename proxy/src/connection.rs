@@ -1,0 +1,134 @@
+//! What is known of a connection while Pingora serves it: how many there are, whether it is one too many, and by
+//! when the head of its next request has to be whole. Pingora bounds each read, and a client that sends a byte a
+//! minute is never late for one.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::StatusCode;
+use pingora::http::ResponseHeader;
+use pingora::protocols::GetProxyDigest;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::proxy::Session;
+use tokio::time::Instant;
+
+use crate::config::Limits;
+
+/// Connections beyond the limit that are told so; more than these are closed without a word.
+const TURNED_AWAY_MAX: usize = 64;
+
+/// Counts connections.
+#[derive(Clone, Default)]
+pub struct Connections(Arc<AtomicUsize>);
+
+#[derive(Clone, Copy)]
+struct Patience {
+    /// For the head of a request.
+    head: Duration,
+    /// Between two requests.
+    idle: Duration,
+}
+
+/// One connection.
+pub struct Connection {
+    all: Connections,
+    surplus: bool,
+    patience: Patience,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Requests under way; over HTTP/2 there may be several.
+    requests: usize,
+    /// By when a request has to have begun, if none is under way.
+    due: Instant,
+}
+
+impl Connections {
+    /// A new connection; `None` when it is so far beyond the limit that it gets no answer.
+    #[must_use]
+    pub fn enter(&self, limits: &Limits) -> Option<Arc<Connection>> {
+        let connections_max = limits.connections_max;
+        let patience = Patience {
+            head: Duration::from_secs(limits.head_read_timeout_s.max(1)),
+            idle: Duration::from_secs(limits.idle_timeout_s.max(1)),
+        };
+        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        // From here on dropping it counts down.
+        let connection = Connection {
+            all: self.clone(),
+            surplus: before >= connections_max,
+            patience,
+            state: Mutex::new(State { requests: 0, due: Instant::now() + patience.head }),
+        };
+        (before < connections_max.saturating_add(TURNED_AWAY_MAX)).then(|| Arc::new(connection))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.all.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connection {
+    /// Makes it known to the requests that come over this stream.
+    pub fn accompany(self: &Arc<Self>, stream: &mut impl GetProxyDigest) {
+        // The one place that Pingora has for what belongs to a connection; it is meant for the answer of a proxy on
+        // the way to a server.
+        let Ok(no_answer) = ResponseHeader::build(StatusCode::OK, Some(0)) else { return };
+        stream.set_proxy_digest(ProxyDigest::new(Box::new(no_answer), Some(Box::new(self.clone()))));
+    }
+
+    /// The connection of a request.
+    #[must_use]
+    pub fn of(session: &Session) -> Option<Arc<Self>> {
+        let digest = session.as_downstream().digest()?.proxy_digest.clone()?;
+        digest.user_data.as_ref()?.downcast_ref::<Arc<Self>>().cloned()
+    }
+
+    /// Whether it is one too many: it hears that, and ends.
+    #[must_use]
+    pub fn is_surplus(&self) -> bool {
+        self.surplus
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Whole after every step, so a panic elsewhere does not spoil it.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The head of a request is whole.
+    pub fn request_begins(&self) {
+        self.state().requests += 1;
+    }
+
+    /// A request has been answered.
+    pub fn request_ends(&self) {
+        let mut state = self.state();
+        state.requests = state.requests.saturating_sub(1);
+        state.due = Instant::now() + self.patience.idle + self.patience.head;
+    }
+
+    /// Resolves when the connection has taken too long to begin a request.
+    pub async fn overdue(&self) {
+        loop {
+            let next = {
+                let state = self.state();
+                // A request under way has limits of its own.
+                if state.requests > 0 { Instant::now() + self.patience.head } else { state.due }
+            };
+            if next <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(next).await;
+        }
+    }
+}

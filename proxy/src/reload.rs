@@ -1,0 +1,119 @@
+//! Another configuration for a proxy that runs: its file is looked at every so often, and when SIGHUP asks for it.
+//! A file that is not accepted changes nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oakallow_policy::document::DocumentError;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::app::App;
+use crate::config::Config;
+
+/// How often the file is looked at. By its content: mounted files (a ConfigMap) are exchanged behind links, where
+/// neither times nor notifications can be relied upon.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Takes up a configuration in place of the one that runs.
+pub fn apply(app: &App, config: Config) {
+    let next = app.live().followed_by(config, app.identity.redaction_key());
+    app.holds.set_limits(&next.config.limits);
+    app.spool.set_limits(&next.config.limits);
+    app.policy.set_staleness(next.config.staleness.clone());
+    app.live.store(Arc::new(next));
+}
+
+/// Follows the file that the running configuration was read from, until the task is dropped.
+pub async fn follow(app: Arc<App>, path: PathBuf) {
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => Some(hangup),
+        Err(e) => {
+            tracing::error!(error = %e, "SIGHUP does not reload the configuration");
+            None
+        }
+    };
+    // What the running configuration was read from may have changed since; then it is read again.
+    let mut looked_at = Look::default();
+    loop {
+        let asked = tokio::select! {
+            () = hung_up(hangup.as_mut()) => true,
+            () = tokio::time::sleep(LOOK_EVERY) => false,
+        };
+        let text = tokio::fs::read_to_string(&path).await.map_err(|e| e.to_string());
+        let first = !asked && looked_at.taken.is_none();
+        if looked_at.is_news(&text, asked) {
+            let result = take(&app, &path.display().to_string(), text);
+            if !(first && result == "unchanged") {
+                app.metrics.config_reloads.with_label_values(&[result]).inc();
+            }
+        }
+    }
+}
+
+async fn hung_up(hangup: Option<&mut Signal>) {
+    match hangup {
+        Some(hangup) => _ = hangup.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What was seen of the file.
+#[derive(Default)]
+struct Look {
+    seen: Option<Result<String, String>>,
+    taken: Option<Result<String, String>>,
+}
+
+impl Look {
+    /// Whether this is to be read now. A change has to be seen twice: files are not written in one step.
+    fn is_news(&mut self, text: &Result<String, String>, asked: bool) -> bool {
+        let settled = self.seen.as_ref() == Some(text);
+        self.seen = Some(text.clone());
+        let news = asked || (settled && self.taken.as_ref() != Some(text));
+        if news {
+            self.taken = Some(text.clone());
+        }
+        news
+    }
+}
+
+fn take(app: &App, file: &str, text: Result<String, String>) -> &'static str {
+    let unread = |message| DocumentError { file: file.to_owned(), at: None, message, hint: None };
+    let running = &app.live().config;
+    let read = text.map_err(unread).and_then(|text| running.successor(file, &text));
+    let result = match read {
+        Ok(config) if config == *running => "unchanged",
+        Ok(config) => {
+            apply(app, config);
+            tracing::info!(file, "the configuration was reloaded");
+            "applied"
+        }
+        Err(problem) => {
+            tracing::error!(%problem, "the configuration is not accepted: the one that runs stays");
+            "refused"
+        }
+    };
+    app.metrics.config_refused.set(i64::from(result == "refused"));
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_when_it_has_settled_and_once() {
+        let mut look = Look::default();
+        let text = |text: &str| Ok(text.to_owned());
+        let seen =
+            [("a", true), ("a", false), ("half", false), ("whole", false), ("whole", true), ("whole", false)];
+        assert!(!look.is_news(&text("a"), false), "seen once");
+        for (content, news) in seen {
+            assert_eq!(look.is_news(&text(content), false), news, "{content}");
+        }
+        assert!(look.is_news(&text("whole"), true), "asked for");
+        assert!(!look.is_news(&Err("gone".to_owned()), false));
+        assert!(look.is_news(&Err("gone".to_owned()), false), "a file that is gone is news as well");
+    }
+}

@@ -1,0 +1,158 @@
+//! Another configuration for a proxy that runs.
+
+use std::path::PathBuf;
+
+use oakallow_policy::audit::EventType;
+use oakallow_policy::wire::ApprovalStatus;
+use oakallow_proxy::config::Config;
+use serde_json::{Value, json};
+
+use crate::support::backend::Backend;
+use crate::support::policy::OrgBundle;
+use crate::support::process::Process;
+use crate::support::sidecar::config_text;
+use crate::support::until;
+use crate::support::upstream::Upstream;
+
+/// A proxy in a process of its own, and the file that it follows.
+struct Followed {
+    backend: Backend,
+    upstream: Upstream,
+    proxy: Process,
+    dir: tempfile::TempDir,
+    file: PathBuf,
+}
+
+impl Followed {
+    async fn start() -> Self {
+        let (backend, upstream) = (Backend::start(OrgBundle::new(5).signed()), Upstream::start().await);
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("proxy.yaml");
+        std::fs::write(&file, config_text(dir.path(), &backend.url, &upstream.url, &json!({}))).unwrap();
+        let proxy = Process::start(&file);
+        Self { backend, upstream, proxy, dir, file }
+    }
+
+    fn text(&self, upstream: &Upstream, more: &Value) -> String {
+        config_text(self.dir.path(), &self.backend.url, &upstream.url, more)
+    }
+
+    /// Writes the file, and waits until the proxy has made up its mind about it.
+    async fn write(&self, text: &str, result: &str) {
+        let series = format!("oakallow_config_reloads_total{{result=\"{result}\"}}");
+        let before = self.proxy.metric(&series).await;
+        std::fs::write(&self.file, text).unwrap();
+        until(result, async || (self.proxy.metric(&series).await > before).then_some(())).await;
+    }
+
+    async fn status(&self, tool: &str) -> u16 {
+        self.proxy.call(tool).send().await.unwrap().status().as_u16()
+    }
+}
+
+#[tokio::test]
+async fn a_held_call_goes_on_with_the_route_that_it_began_with_and_new_ones_go_by_the_new_file() {
+    let followed = Followed::start().await;
+    let other = Upstream::start().await;
+    let held = tokio::spawn(followed.proxy.call("ask").send());
+    until("a held call", async || (followed.proxy.metric("oakallow_held_calls").await == 1.0).then_some(()))
+        .await;
+    let more = json!({"limits": {"body_bytes_max": 8}, "redact": {"keys": ["id"]}});
+    followed.write(&followed.text(&other, &json!({"redact": {"keys": ["id"]}})), "applied").await;
+    assert_eq!(followed.status("read").await, 200);
+    assert_eq!((followed.upstream.count(), other.count()), (0, 1));
+    followed.backend.decide(ApprovalStatus::Approved);
+    assert_eq!(held.await.unwrap().unwrap().status(), 200);
+    assert_eq!((followed.upstream.count(), other.count()), (1, 1), "it goes where it was bound for");
+    followed.write(&followed.text(&other, &more), "applied").await;
+    assert_eq!(followed.status("read").await, 413);
+    // What the second file redacts is not recorded any more.
+    let requested = until("both calls", async || {
+        let audit = followed.backend.audit();
+        let requested: Vec<_> =
+            audit.into_iter().filter(|e| e.event.kind == EventType::CallRequested).collect();
+        (requested.len() == 2).then_some(requested)
+    });
+    let stored: Vec<bool> = requested
+        .await
+        .iter()
+        .map(|e| e.event.data.parameters.as_ref().unwrap().to_string().contains("42"))
+        .collect();
+    assert_eq!(stored, [true, false]);
+}
+
+#[tokio::test]
+async fn limits_change_without_a_restart() {
+    let followed = Followed::start().await;
+    let limits = |limits: Value| followed.text(&followed.upstream, &json!({"limits": limits}));
+    followed.write(&limits(json!({"holds_max": 0})), "applied").await;
+    assert_eq!(followed.status("ask").await, 429);
+    followed.write(&limits(json!({"spool_events_max": 0})), "applied").await;
+    assert_eq!(followed.status("read").await, 503);
+    followed.write(&limits(json!({"connections_max": 0})), "applied").await;
+    assert_eq!(followed.status("read").await, 503);
+    followed.write(&limits(json!({})), "applied").await;
+    assert_eq!(followed.status("read").await, 200);
+    let stale = followed.text(&followed.upstream, &json!({"staleness": {"medium_s": 0}}));
+    followed.write(&stale, "applied").await;
+    until("a policy that is too old", async || (followed.status("read").await == 503).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_accepted_changes_nothing_and_says_where_it_is_wrong() {
+    let followed = Followed::start().await;
+    let good = followed.text(&followed.upstream, &json!({}));
+    let wrong = good.replacen("\"body_bytes_max\"", "\"body_byte_max\"", 1);
+    let (line, text) = wrong.lines().enumerate().find(|(_, line)| line.contains("body_byte_max")).unwrap();
+    let column = text.find("\"body_byte_max\"").unwrap();
+    followed.write(&wrong, "refused").await;
+    assert_eq!(followed.proxy.metric("oakallow_config_refused").await, 1.0);
+    let place = format!("proxy.yaml:{}:{}: ", line + 1, column + 1);
+    let log = followed.proxy.log();
+    let said = log.iter().find(|line| line.contains("is not accepted")).unwrap();
+    assert!(said.contains(&place) && said.contains("body_byte_max"), "{place} {said}");
+    assert_eq!(followed.status("read").await, 200);
+    // A file that is gone is no configuration either.
+    std::fs::remove_file(&followed.file).unwrap();
+    let refused = "oakallow_config_reloads_total{result=\"refused\"}";
+    until("a missing file", async || (followed.proxy.metric(refused).await == 2.0).then_some(())).await;
+    assert_eq!(followed.status("read").await, 200);
+    followed.write(&good, "unchanged").await;
+    assert_eq!(followed.proxy.metric("oakallow_config_refused").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_hangup_reloads_at_once_and_drops_nothing() {
+    let followed = Followed::start().await;
+    let held = tokio::spawn(followed.proxy.call("ask").send());
+    until("a held call", async || (followed.proxy.metric("oakallow_held_calls").await == 1.0).then_some(()))
+        .await;
+    followed.proxy.signal("HUP");
+    let unchanged = "oakallow_config_reloads_total{result=\"unchanged\"}";
+    until("a reload", async || (followed.proxy.metric(unchanged).await >= 1.0).then_some(())).await;
+    followed.backend.decide(ApprovalStatus::Approved);
+    assert_eq!(held.await.unwrap().unwrap().status(), 200);
+}
+
+#[test]
+fn what_takes_a_restart_is_refused_by_a_reload_with_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = |more: Value| config_text(dir.path(), "http://127.0.0.1:1", "http://127.0.0.1:2", &more);
+    let running = Config::parse("proxy.yaml", &text(json!({}))).unwrap();
+    for (key, more) in [
+        ("listen", json!({"listen": {"data": "127.0.0.1:1"}})),
+        ("state_dir", json!({"state_dir": "/elsewhere"})),
+        ("name", json!({"name": "other"})),
+        ("url", json!({"backend": {"url": "http://127.0.0.1:3"}})),
+        ("durability", json!({"durability": "power"})),
+    ] {
+        let text = text(more);
+        let problem = running.successor("proxy.yaml", &text).unwrap_err();
+        assert!(problem.message.starts_with(&format!("`{key}` ")), "{problem}");
+        assert!(problem.message.contains("restart"), "{problem}");
+        let (line, column) = problem.at.unwrap();
+        assert!(text.lines().nth(line - 1).unwrap()[column - 1..].starts_with(key), "{problem}");
+    }
+    let more = json!({"limits": {"holds_max": 1}, "staleness": {"low_s": 1}, "redact": {"keys": ["a"]}, "hold": {"budget_s": 1}});
+    assert_eq!(running.successor("proxy.yaml", &text(more)).unwrap().limits.holds_max, 1);
+}
