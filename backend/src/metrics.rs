@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::{
-    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
+
+use crate::store::standing::Standing;
 
 /// The backend's metrics and their registry.
 pub(crate) struct Metrics {
@@ -12,8 +16,35 @@ pub(crate) struct Metrics {
     requests: IntCounterVec,
     durations: HistogramVec,
     decisions: IntCounterVec,
+    stored: Stored,
     /// Proxies that listen to their feed.
     pub(crate) streams: IntGauge,
+}
+
+/// What is read from the database when somebody asks.
+struct Stored {
+    approvals_pending: IntGauge,
+    audit_events: IntGauge,
+    feed_seq: IntGauge,
+    proxies: IntGauge,
+}
+
+impl Stored {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| {
+            let made = IntGauge::new(name, help)?;
+            registry.register(Box::new(made.clone())).map(|()| made)
+        };
+        Ok(Self {
+            approvals_pending: gauge(
+                "oakallow_backend_approvals_pending",
+                "Approvals that wait for a person.",
+            )?,
+            audit_events: gauge("oakallow_backend_audit_events", "Audit events in the database.")?,
+            feed_seq: gauge("oakallow_backend_feed_seq", "Number of the newest line of the change feed.")?,
+            proxies: gauge("oakallow_backend_proxies", "Proxies that are enrolled and not removed.")?,
+        })
+    }
 }
 
 impl Metrics {
@@ -32,12 +63,30 @@ impl Metrics {
             &["permission", "resolved_from"],
         )?;
         let streams = IntGauge::new("oakallow_backend_proxy_streams", "Proxies that listen to their feed.")?;
+        let build = IntGaugeVec::new(Opts::new("oakallow_backend_build_info", "1."), &["version"])?;
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let registry = Registry::new();
-        registry.register(Box::new(requests.clone()))?;
-        registry.register(Box::new(durations.clone()))?;
-        registry.register(Box::new(decisions.clone()))?;
-        registry.register(Box::new(streams.clone()))?;
-        Ok(Self { registry, requests, durations, decisions, streams })
+        let all: [Box<dyn Collector>; 5] = [
+            Box::new(requests.clone()),
+            Box::new(durations.clone()),
+            Box::new(decisions.clone()),
+            Box::new(streams.clone()),
+            Box::new(build),
+        ];
+        all.into_iter().try_for_each(|one| registry.register(one))?;
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let stored = Stored::new(&registry)?;
+        Ok(Self { registry, requests, durations, decisions, stored, streams })
+    }
+
+    /// What the database says now.
+    pub(crate) fn look(&self, standing: &Standing) {
+        let Standing { approvals_pending, audit_events, feed_seq, proxies } = *standing;
+        self.stored.approvals_pending.set(approvals_pending);
+        self.stored.audit_events.set(audit_events);
+        self.stored.feed_seq.set(feed_seq);
+        self.stored.proxies.set(proxies);
     }
 
     pub(crate) fn answered(&self, route: &str, method: &str, status: u16, took: Duration) {

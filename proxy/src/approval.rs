@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use oakallow_policy::id::Name;
 use oakallow_policy::wire::ApprovalState;
+use prometheus::IntCounterVec;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -25,6 +26,8 @@ pub struct Holds {
     inner: Mutex<Inner>,
     early: moka::sync::Cache<String, ApprovalState>,
     next: AtomicU64,
+    /// Calls that a limit kept from waiting, by limit.
+    refused: IntCounterVec,
 }
 
 struct Inner {
@@ -93,7 +96,7 @@ pub struct Hold {
 impl Holds {
     /// None yet.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits, refused: IntCounterVec) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 limits,
@@ -104,6 +107,7 @@ impl Holds {
             }),
             early: moka::sync::Cache::builder().max_capacity(EARLY_MAX).time_to_live(EARLY_KEPT).build(),
             next: AtomicU64::new(1),
+            refused,
         }
     }
 
@@ -121,14 +125,19 @@ impl Holds {
     pub fn enter(self: &Arc<Self>, state: ApprovalState, holder: Holder) -> Result<Hold, Refusal> {
         let mut inner = self.lock();
         let own = inner.per_principal.get(&holder.principal).copied().unwrap_or_default();
-        if inner.count >= inner.limits.holds_max || own.calls >= inner.limits.holds_per_principal_max {
-            return Err(Refusal::TooManyHolds);
-        }
         let limits = &inner.limits;
         let bytes = inner.bytes + holder.bytes;
-        if bytes > limits.hold_bytes_max || own.bytes + holder.bytes > limits.hold_bytes_per_principal_max {
-            // The approval exists: the client picks it up by repeating the call.
-            return Err(Refusal::Pending(state));
+        let reached = [
+            (inner.count >= limits.holds_max, "holds_max"),
+            (own.calls >= limits.holds_per_principal_max, "holds_per_principal_max"),
+            (bytes > limits.hold_bytes_max, "hold_bytes_max"),
+            (own.bytes + holder.bytes > limits.hold_bytes_per_principal_max, "hold_bytes_per_principal_max"),
+        ];
+        if let Some((_, limit)) = reached.into_iter().find(|(reached, _)| *reached) {
+            self.refused.with_label_values(&[limit]).inc();
+            // For want of bytes: the approval exists, and the client picks it up by repeating the call.
+            let of_bytes = limit.starts_with("hold_bytes");
+            return Err(if of_bytes { Refusal::Pending(state) } else { Refusal::TooManyHolds });
         }
         inner.bytes = bytes;
         inner.count += 1;
@@ -195,6 +204,12 @@ impl Holds {
     #[must_use]
     pub fn list(&self) -> Vec<HeldCall> {
         self.lock().by_approval.values().flat_map(|w| w.calls.iter().cloned()).collect()
+    }
+
+    /// Bytes of the bodies of the calls that wait.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
     }
 
     /// How many calls wait.

@@ -139,6 +139,7 @@ fn private_directory(config: &Config) -> std::io::Result<()> {
 }
 
 async fn build(config: Config) -> Result<Arc<App>, StartError> {
+    let metrics = Metrics::new()?;
     let has_run = Identity::is_kept(&config);
     let identity = Identity::load_or_enroll(&config).await?;
     let backend =
@@ -148,7 +149,7 @@ async fn build(config: Config) -> Result<Arc<App>, StartError> {
         identity.bundle_key.clone(),
         backend.clone(),
         config.state_dir.join("policy"),
-        config.staleness.clone(),
+        (config.staleness.clone(), metrics.bundles_refused.clone()),
     );
     if let Err(e) = policy.load_from_disk() {
         tracing::error!(error = %e, "the policy that was kept is not used");
@@ -163,8 +164,8 @@ async fn build(config: Config) -> Result<Arc<App>, StartError> {
         spool.set_chain(Chain::Unconfirmed);
     }
     Ok(Arc::new(App {
-        holds: Arc::new(Holds::new(config.limits.clone())),
-        metrics: Metrics::new()?,
+        holds: Arc::new(Holds::new(config.limits.clone(), metrics.holds_refused.clone())),
+        metrics,
         schemas: Schemas::default(),
         mcp: Mcp::default(),
         connections: Connections::default(),

@@ -29,6 +29,7 @@ pub async fn follow(app: Arc<App>) {
     loop {
         match app.backend.events(last_id.as_deref()).await {
             Ok(response) => {
+                app.metrics.feed_connected.set(1);
                 reconcile(&app).await;
                 if read(&app, response, &mut last_id).await {
                     back_off = BACK_OFF_MIN;
@@ -36,6 +37,7 @@ pub async fn follow(app: Arc<App>) {
             }
             Err(e) => tracing::warn!(error = %e, "the backend's events cannot be read"),
         }
+        app.metrics.feed_connected.set(0);
         tokio::time::sleep(back_off).await;
         back_off = (back_off * 2).min(BACK_OFF_MAX);
     }

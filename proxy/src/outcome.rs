@@ -73,8 +73,15 @@ impl Outcome {
         execution: ExecutionRecord,
     ) -> Option<Event> {
         let subject = self.subject.take()?;
-        let labels = [result, label(self.permit), subject.route()];
-        self.app.metrics.upstream_outcomes.with_label_values(&labels).inc();
+        let (metrics, route) = (&self.app.metrics, subject.route());
+        metrics.upstream_outcomes.with_label_values(&[result, label(self.permit), route]).inc();
+        if let Some(why) = reason.and_then(upstream_error) {
+            metrics.upstream_errors.with_label_values(&[why, route]).inc();
+        }
+        // A session's stream lasts as long as the session: no measure of the tool server.
+        if self.permit != PermitReason::Passthrough && kind != EventType::CallNotForwarded {
+            metrics.upstream_seconds.with_label_values(&[route]).observe(self.begun.elapsed().as_secs_f64());
+        }
         let execution = ExecutionRecord {
             result: Some(result.to_owned()),
             duration_ms: u64::try_from(self.begun.elapsed().as_millis()).ok(),
@@ -95,6 +102,21 @@ impl Drop for Outcome {
         if let Some(event) = self.event(EventType::CallUnknown, "unknown", why, ExecutionRecord::default()) {
             self.app.spool.append_later(event);
         }
+    }
+}
+
+/// An answer that stopped in the midst.
+pub const BROKE_OFF: &str = "the answer broke off";
+/// A stream that ended in good order, but without what it was for.
+pub const NO_ANSWER: &str = "the stream ended without the answer";
+
+/// A reason that the tool server gave, as a label.
+fn upstream_error(reason: &str) -> Option<&str> {
+    match reason {
+        BROKE_OFF => Some("broke_off"),
+        NO_ANSWER => Some("no_answer"),
+        code if code.starts_with("upstream_") => Some(code),
+        _ => None,
     }
 }
 

@@ -19,6 +19,18 @@ pub enum RouteKind {
     Stdio,
 }
 
+impl RouteKind {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Mcp => "mcp",
+            Self::Stdio => "stdio",
+        }
+    }
+}
+
 /// A route as used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is documented where it is written, in docs/guide/proxy.md")]

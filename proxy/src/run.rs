@@ -81,7 +81,13 @@ async fn accept(
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Some(connection) = app.connections.enter(&app.live().config.limits) else { continue };
+        let Some(connection) = app.connections.enter(&app.live().config.limits) else {
+            app.metrics.connections_refused.inc();
+            continue;
+        };
+        if connection.is_surplus() {
+            app.metrics.connections_refused.inc();
+        }
         let _ = tcp.set_nodelay(true);
         let (proxy, watched) = (proxy.clone(), watched.clone());
         tokio::spawn(async move {

@@ -29,7 +29,7 @@ use crate::identity::{Caller, authenticate, principal};
 use crate::live::Live;
 use crate::mcp;
 use crate::media;
-use crate::outcome::Outcome;
+use crate::outcome::{BROKE_OFF, Outcome};
 use crate::refusal::Refusal;
 use crate::route::{Route, RouteKind};
 use crate::unidentified;
@@ -211,7 +211,7 @@ pub async fn record(outcome: Outcome, whole: bool, failed: bool, execution: Exec
     if whole {
         outcome.answered(failed, execution).await;
     } else {
-        outcome.unknown("the answer broke off", execution).await;
+        outcome.unknown(BROKE_OFF, execution).await;
     }
 }
 

@@ -8,6 +8,7 @@ use http::header::CONTENT_TYPE;
 
 use crate::error::ApiError;
 use crate::state::App;
+use crate::store;
 
 /// `GET /healthz`: the process answers.
 pub(crate) async fn healthz() -> &'static str {
@@ -28,6 +29,8 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
 
 /// `GET /metrics`: the Prometheus text format.
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError> {
+    let mut db = app.db.read().await?;
+    app.metrics.look(&store::standing::standing(&mut db, app.now()).await?);
     let text = app.metrics.text().map_err(|e| ApiError::internal(&e))?;
     Ok(([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text))
 }

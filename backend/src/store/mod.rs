@@ -20,6 +20,7 @@ pub(crate) mod proxies;
 pub(crate) mod redemptions;
 pub(crate) mod rules;
 pub(crate) mod sessions;
+pub(crate) mod standing;
 pub(crate) mod tenants;
 pub(crate) mod tools;
 pub(crate) mod users;

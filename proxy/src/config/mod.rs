@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use http::Uri;
+use oakallow_policy::RiskLevel;
 use oakallow_policy::document::{DocumentError, from_yaml};
 use oakallow_policy::id::Name;
 use oakallow_policy::wire::Secret;
@@ -138,6 +139,19 @@ pub struct Staleness {
 impl Default for Staleness {
     fn default() -> Self {
         Self { low_s: 24 * 3600, medium_s: 4 * 3600, high_s: 900, critical_s: 60, revocations_s: 300 }
+    }
+}
+
+impl Staleness {
+    /// The age from which calls of this risk are refused, in seconds.
+    #[must_use]
+    pub fn limit_s(&self, risk: RiskLevel) -> u64 {
+        match risk {
+            RiskLevel::Low => self.low_s,
+            RiskLevel::Medium => self.medium_s,
+            RiskLevel::High => self.high_s.min(self.revocations_s),
+            RiskLevel::Critical => self.critical_s.min(self.revocations_s),
+        }
     }
 }
 

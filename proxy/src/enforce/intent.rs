@@ -43,6 +43,7 @@ impl Life<'_> {
             outcome.not_forwarded("the backend did not acknowledge the intent of a critical call").await;
             return Err(Refusal::BackendUnavailable);
         }
+        app.metrics.tokens_minted.with_label_values(&[self.call.route.name.as_str()]).inc();
         let token = sign(&self.claims(&permit, decision, prints, jti), key);
         Ok(Ready { permit, token, outcome })
     }

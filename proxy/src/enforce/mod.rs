@@ -229,6 +229,7 @@ impl Life<'_> {
         if self.app.policy.is_fresh_for(risk) {
             return Ok(());
         }
+        self.app.metrics.staleness_refusals.with_label_values(&[risk.as_str()]).inc();
         Err(Refusal::PolicyUnavailable(format!(
             "the backend has not confirmed the policy for {} s: too long for a call of {} risk",
             self.app.policy.age_s(),

@@ -36,7 +36,7 @@ use crate::enforce::{self, Bound, Ready, Target};
 use crate::event::Subject;
 use crate::forward::{Outgoing, passed_on, put_token, target};
 use crate::media;
-use crate::outcome::Outcome;
+use crate::outcome::{BROKE_OFF, NO_ANSWER, Outcome};
 use crate::refusal::Refusal;
 use crate::serve::{Received, not_answered, to};
 use crate::unidentified;
@@ -371,8 +371,8 @@ async fn record(outcome: Outcome, relayed: &Relayed) {
             outcome.answered(failed, execution).await;
         }
         (End::Cancelled, _) => outcome.unknown("the agent cancelled the call", execution).await,
-        (End::Broken, _) => outcome.unknown("the answer broke off", execution).await,
-        (End::Whole, _) => outcome.unknown("the stream ended without the answer", execution).await,
+        (End::Broken, _) => outcome.unknown(BROKE_OFF, execution).await,
+        (End::Whole, _) => outcome.unknown(NO_ANSWER, execution).await,
     }
 }
 

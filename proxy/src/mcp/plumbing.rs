@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::call::mcp::{Class, INVALID_REQUEST, Message};
 use crate::client::{Client, Gone};
 use crate::event::Subject;
-use crate::outcome::Outcome;
+use crate::outcome::{BROKE_OFF, Outcome};
 use crate::refusal::Refusal;
 use crate::serve::{Received, not_answered};
 
@@ -171,7 +171,7 @@ async fn record(outcome: Outcome, relayed: &Relayed) {
         End::Whole | End::Cancelled => {
             outcome.answered(!relayed.status.is_success(), execution(relayed)).await;
         }
-        End::Broken => outcome.unknown("the answer broke off", execution(relayed)).await,
+        End::Broken => outcome.unknown(BROKE_OFF, execution(relayed)).await,
     }
 }
 

@@ -27,6 +27,14 @@ struct Seen {
     untold: Option<SeenDefinition>,
 }
 
+impl Seen {
+    /// What it is, where that is not what is pinned.
+    fn other(&self, pinned: Option<DefinitionDigest>) -> Option<DefinitionDigest> {
+        let counts = pinned.is_none_or(|pinned| self.pin == pinned);
+        (counts && self.digest != self.pin).then_some(self.digest)
+    }
+}
+
 /// By tool server, then by tool.
 type All = HashMap<Name, HashMap<Name, Seen>>;
 
@@ -119,11 +127,18 @@ impl Definitions {
             None => rules.tool(call.tool, call.audience).map(|_| None)?,
         };
         let seen = self.lock();
-        let seen = seen
-            .get(call.audience)?
-            .get(call.tool)
-            .filter(|seen| pinned.is_none_or(|pinned| seen.pin == pinned))?;
-        (seen.digest != seen.pin).then_some(seen.digest)
+        seen.get(call.audience)?.get(call.tool)?.other(pinned)
+    }
+
+    /// How many registered tools are listed otherwise than they are pinned.
+    #[must_use]
+    pub fn changed(&self, rules: &RuleSet) -> usize {
+        let seen = self.lock();
+        let all =
+            seen.iter().flat_map(|(audience, tools)| tools.iter().map(move |(tool, s)| (audience, tool, s)));
+        let registered = all.filter(|(audience, tool, _)| rules.tool(tool, audience).is_some());
+        let pin = |audience, tool| rules.pin(tool, audience).map(|(pinned, _)| *pinned);
+        registered.filter(|(audience, tool, seen)| seen.other(pin(audience, tool)).is_some()).count()
     }
 
     /// Waits until there is something to tell.

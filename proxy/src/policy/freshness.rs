@@ -37,17 +37,7 @@ impl Freshness {
     }
 
     pub(super) fn suffices(&self, risk: RiskLevel) -> bool {
-        self.age_s() <= self.limit_s(risk)
-    }
-
-    fn limit_s(&self, risk: RiskLevel) -> u64 {
-        let s = self.limits.load();
-        match risk {
-            RiskLevel::Low => s.low_s,
-            RiskLevel::Medium => s.medium_s,
-            RiskLevel::High => s.high_s.min(s.revocations_s),
-            RiskLevel::Critical => s.critical_s.min(s.revocations_s),
-        }
+        self.age_s() <= self.limits.load().limit_s(risk)
     }
 }
 

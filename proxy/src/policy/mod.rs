@@ -22,8 +22,11 @@ use oakallow_policy::id::Name;
 use oakallow_policy::pin::DefinitionDigest;
 use oakallow_policy::ruleset::TenantRules;
 use oakallow_policy::token::TokenKey;
-use oakallow_policy::wire::{Bundle, BundleScope, KeyRecord, PublicKey, Purpose, Signed, StillCurrent};
+use oakallow_policy::wire::{
+    Bundle, BundleScope, KeyRecord, PublicKey, Purpose, Signed, SignedError, StillCurrent,
+};
 use oakallow_policy::{Call, Decision, ResolveError, RiskLevel, RuleSet, resolve::Explanation};
+use prometheus::IntCounterVec;
 use tokio::sync::watch;
 
 use crate::backend::{Backend, BackendError};
@@ -95,14 +98,43 @@ impl View {
     }
 }
 
+/// What is wrong with a bundle, or with the confirmation of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadBundle {
+    /// It is not signed with the pinned key.
+    Signature,
+    /// It is for another org or tenant.
+    Scope,
+    /// It is older than what is here.
+    Version,
+    /// It cannot be read, or not be compiled.
+    Content,
+}
+
+impl BadBundle {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Signature, Self::Scope, Self::Version, Self::Content];
+
+    /// In metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Signature => "signature",
+            Self::Scope => "scope",
+            Self::Version => "version",
+            Self::Content => "content",
+        }
+    }
+}
+
 /// Why a bundle is not accepted, or none can be had.
 #[derive(Debug, Clone, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum PolicyError {
     #[error(transparent)]
     Backend(#[from] BackendError),
-    #[error("the bundle is refused: {0}")]
-    Refused(String),
+    #[error("the bundle is refused: {1}")]
+    Refused(BadBundle, String),
     #[error("the bundle cannot be kept: {0}")]
     Disk(String),
 }
@@ -118,6 +150,7 @@ pub struct Policy {
     /// The newest version that everything here is up to date with.
     known: AtomicU64,
     freshness: Freshness,
+    bundles_refused: IntCounterVec,
     /// What tool servers say their tools are.
     pub definitions: Arc<Definitions>,
     changes: watch::Sender<()>,
@@ -131,7 +164,7 @@ impl Policy {
         key: PublicKey,
         backend: Backend,
         directory: PathBuf,
-        staleness: Staleness,
+        (staleness, bundles_refused): (Staleness, IntCounterVec),
     ) -> Self {
         let closed = Snapshot {
             rules: RuleSet::closed(org.clone()),
@@ -147,6 +180,7 @@ impl Policy {
             tenants: Tenants::new(),
             known: AtomicU64::new(0),
             freshness: Freshness::new(staleness),
+            bundles_refused,
             definitions: Arc::default(),
             changes: watch::Sender::new(()),
         }
@@ -163,7 +197,7 @@ impl Policy {
     pub fn load_from_disk(&self) -> Result<bool, PolicyError> {
         let path = self.directory.join("org.json");
         let Ok(bytes) = std::fs::read(path) else { return Ok(false) };
-        let signed: Signed = serde_json::from_slice(&bytes).map_err(refused)?;
+        let signed: Signed = serde_json::from_slice(&bytes).map_err(unreadable)?;
         let issued_at = self.install_org(&signed)?;
         self.freshness.confirmed(issued_at);
         Ok(true)
@@ -173,7 +207,7 @@ impl Policy {
     pub async fn refresh(&self) -> Result<(), PolicyError> {
         let signed = self.backend.bundle(None).await?;
         let issued_at = self.install_org(&signed)?;
-        let bytes = serde_json::to_vec(&signed).map_err(refused)?;
+        let bytes = serde_json::to_vec(&signed).map_err(disk)?;
         std::fs::create_dir_all(&self.directory).map_err(disk)?;
         write_private(&self.directory.join("org.json"), &bytes).map_err(disk)?;
         self.freshness.confirmed(issued_at);
@@ -181,16 +215,31 @@ impl Policy {
     }
 
     fn install_org(&self, signed: &Signed) -> Result<u64, PolicyError> {
-        let bundle: Bundle = signed.open(Purpose::Bundle, &self.key).map_err(refused)?;
+        self.counted(self.check_and_install(signed))
+    }
+
+    /// Counts what is refused.
+    fn counted<T>(&self, result: Result<T, PolicyError>) -> Result<T, PolicyError> {
+        if let Err(PolicyError::Refused(bad, _)) = &result {
+            self.bundles_refused.with_label_values(&[bad.as_str()]).inc();
+        }
+        result
+    }
+
+    fn check_and_install(&self, signed: &Signed) -> Result<u64, PolicyError> {
+        let bundle: Bundle = signed.open(Purpose::Bundle, &self.key).map_err(unsigned)?;
         self.check(&bundle)?;
         let BundleScope::Org { policy, keys, audience_keys } = bundle.scope else {
-            return Err(refused("a tenant's bundle where the org's was expected"));
+            return Err(refused(BadBundle::Scope, "a tenant's bundle where the org's was expected"));
         };
         let current = self.current.load().rules.version();
         if bundle.version < current {
-            return Err(refused(format!("version {} is older than {current}", bundle.version)));
+            return Err(refused(
+                BadBundle::Version,
+                format!("version {} is older than {current}", bundle.version),
+            ));
         }
-        let rules = RuleSet::compile(&policy, bundle.version).map_err(refused)?;
+        let rules = RuleSet::compile(&policy, bundle.version).map_err(unreadable)?;
         let token_keys = audience_keys
             .into_iter()
             .filter(|k| k.current)
@@ -207,7 +256,11 @@ impl Policy {
     }
 
     fn check(&self, bundle: &Bundle) -> Result<(), PolicyError> {
-        if bundle.org == self.org { Ok(()) } else { Err(refused("it belongs to another org")) }
+        if bundle.org == self.org {
+            Ok(())
+        } else {
+            Err(refused(BadBundle::Scope, "it belongs to another org"))
+        }
     }
 
     /// The snapshot now.
@@ -222,15 +275,21 @@ impl Policy {
 
     /// "This version is still current." Returns whether that is what is here.
     pub fn confirm(&self, signed: &Signed) -> Result<bool, PolicyError> {
-        let current: StillCurrent = signed.open(Purpose::StillCurrent, &self.key).map_err(refused)?;
-        if current.org != self.org {
-            return Err(refused("it belongs to another org"));
-        }
+        let current = self.counted(self.confirmation(signed))?;
         if current.version > self.known.load(Ordering::Relaxed) || self.snapshot().rules.is_closed() {
             return Ok(false);
         }
         self.freshness.confirmed(current.at);
         Ok(true)
+    }
+
+    fn confirmation(&self, signed: &Signed) -> Result<StillCurrent, PolicyError> {
+        let current: StillCurrent = signed.open(Purpose::StillCurrent, &self.key).map_err(unsigned)?;
+        if current.org == self.org {
+            Ok(current)
+        } else {
+            Err(refused(BadBundle::Scope, "it belongs to another org"))
+        }
     }
 
     /// Something was missed: every tenant's rules are outdated.
@@ -267,8 +326,19 @@ impl Policy {
     }
 }
 
-fn refused(e: impl std::fmt::Display) -> PolicyError {
-    PolicyError::Refused(e.to_string())
+fn refused(bad: BadBundle, e: impl std::fmt::Display) -> PolicyError {
+    PolicyError::Refused(bad, e.to_string())
+}
+
+fn unreadable(e: impl std::fmt::Display) -> PolicyError {
+    refused(BadBundle::Content, e)
+}
+
+fn unsigned(e: SignedError) -> PolicyError {
+    match e {
+        SignedError::Payload(_) => unreadable(e),
+        SignedError::UnknownKey(_) | SignedError::Signature => refused(BadBundle::Signature, e),
+    }
 }
 
 fn disk(e: impl std::fmt::Display) -> PolicyError {

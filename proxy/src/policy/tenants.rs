@@ -13,7 +13,7 @@ use oakallow_policy::wire::{Bundle, BundleScope, Purpose, Signed};
 
 use crate::backend::BackendError;
 use crate::identity::write_private;
-use crate::policy::{Policy, PolicyError, View, disk, refused};
+use crate::policy::{BadBundle, Policy, PolicyError, View, disk, refused, unreadable, unsigned};
 
 /// Tenants whose rules are kept in memory.
 const TENANTS_MAX: u64 = 10_000;
@@ -80,7 +80,7 @@ impl Policy {
         match self.backend.bundle(Some(tenant)).await {
             Ok(signed) => {
                 let loaded = self.open_tenant(tenant, &signed)?;
-                let bytes = serde_json::to_vec(&signed).map_err(refused)?;
+                let bytes = serde_json::to_vec(&signed).map_err(disk)?;
                 std::fs::create_dir_all(&self.directory).map_err(disk)?;
                 write_private(&path, &bytes).map_err(disk)?;
                 Ok(loaded)
@@ -88,7 +88,7 @@ impl Policy {
             // Away: the kept rules will do, unless they are known to be outdated.
             Err(away @ BackendError::Unreachable(_)) => {
                 let Ok(bytes) = std::fs::read(path) else { return Err(away.into()) };
-                let signed: Signed = serde_json::from_slice(&bytes).map_err(refused)?;
+                let signed: Signed = serde_json::from_slice(&bytes).map_err(unreadable)?;
                 self.open_tenant(tenant, &signed)
             }
             Err(no) => Err(no.into()),
@@ -96,19 +96,26 @@ impl Policy {
     }
 
     pub(super) fn open_tenant(&self, tenant: &Name, signed: &Signed) -> Result<Tenant, PolicyError> {
-        let bundle: Bundle = signed.open(Purpose::Bundle, &self.key).map_err(refused)?;
+        self.counted(self.check_and_open(tenant, signed))
+    }
+
+    fn check_and_open(&self, tenant: &Name, signed: &Signed) -> Result<Tenant, PolicyError> {
+        let bundle: Bundle = signed.open(Purpose::Bundle, &self.key).map_err(unsigned)?;
         self.check(&bundle)?;
         let BundleScope::Tenant { tenant: owner, rules } = bundle.scope else {
-            return Err(refused("the org's bundle where a tenant's was expected"));
+            return Err(refused(BadBundle::Scope, "the org's bundle where a tenant's was expected"));
         };
         if owner != *tenant {
-            return Err(refused("it belongs to another tenant"));
+            return Err(refused(BadBundle::Scope, "it belongs to another tenant"));
         }
         let floor = self.tenants.floor(tenant);
         if bundle.version < floor {
-            return Err(refused(format!("version {} is older than {floor}", bundle.version)));
+            return Err(refused(
+                BadBundle::Version,
+                format!("version {} is older than {floor}", bundle.version),
+            ));
         }
-        let rules = RuleSet::compile_tenant(tenant, &rules).map_err(refused)?;
+        let rules = RuleSet::compile_tenant(tenant, &rules).map_err(unreadable)?;
         self.tenants.raise_floor(tenant, bundle.version);
         Ok(Tenant { rules, version: bundle.version })
     }

@@ -16,7 +16,9 @@ fn policy(directory: &std::path::Path) -> Policy {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let backend = Backend::new("http://127.0.0.1:1".into(), "prx_1".into(), Secret::new("k".into())).unwrap();
     let public = PublicKey::of(KID, &key());
-    Policy::new(Name::new("demo").unwrap(), public, backend, directory.to_owned(), Staleness::default())
+    let refused = IntCounterVec::new(prometheus::Opts::new("refused", "r"), &["reason"]).unwrap();
+    let watched = (Staleness::default(), refused);
+    Policy::new(Name::new("demo").unwrap(), public, backend, directory.to_owned(), watched)
 }
 
 fn bundle(org: &str, version: u64, issued_at: u64) -> Signed {

@@ -18,6 +18,7 @@ mod legs;
 mod limits;
 mod lists;
 mod lost;
+mod metrics;
 mod outage;
 mod record;
 mod release;

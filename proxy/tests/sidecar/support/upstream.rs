@@ -53,6 +53,11 @@ impl Upstream {
         self.memory.more.lock().unwrap().insert(name, HeaderValue::from_static(value));
     }
 
+    /// Nobody listens any more.
+    pub(crate) fn goes_away(&self) {
+        self.task.abort();
+    }
+
     /// What reached it so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.memory.seen.lock().unwrap().clone()
