@@ -8,17 +8,19 @@
 //! the same code gives the same answer in a proxy, in the backend and in a wasm worker.
 //!
 //! Reading order: [`call`] → [`rule`], [`tool`] → [`ruleset`] → [`resolve`] → [`permit`] → [`token`],
-//! [`audit`]; [`document`] is the YAML form, [`wire`] the JSON form.
+//! [`audit`]; [`life`] and [`approval`] say what may follow on what; [`document`] is the YAML form, [`wire`]
+//! the JSON form.
 
+pub mod approval;
 pub mod audit;
 pub mod call;
 pub mod canonical;
-
 pub mod document;
 pub mod fingerprint;
 pub mod id;
 mod index;
 pub mod level;
+pub mod life;
 pub mod permit;
 pub mod pin;
 pub mod resolve;

@@ -2,6 +2,7 @@
 
 use oakallow_policy::audit::{DecisionRecord, Event, EventData, EventType, ExecutionRecord};
 use oakallow_policy::id::{Kind, Name};
+use oakallow_policy::life::{Closing, left_open};
 use oakallow_policy::timestamp::rfc3339;
 
 use crate::call::IdentifiedCall;
@@ -107,11 +108,11 @@ pub fn reason(reason: &str, decision: Option<DecisionRecord>) -> EventData {
 /// What closes a call that a former process left open: the event that opened it says what is known.
 #[must_use]
 pub fn closing(opened: Event) -> Event {
-    let (kind, result) = match opened.kind {
-        EventType::CallForwarded => (EventType::CallUnknown, Some("unknown")),
-        // Its approval may be spent: the backend has to hear that it did not run.
-        EventType::ApprovalConsumed => (EventType::CallNotForwarded, Some("error")),
-        _ => (EventType::CallRefused, None),
+    let (kind, result) = match left_open(opened.kind) {
+        // A restart has seen no answer.
+        Closing::Unknown | Closing::Answered => (EventType::CallUnknown, Some("unknown")),
+        Closing::NotForwarded => (EventType::CallNotForwarded, Some("error")),
+        Closing::Refused => (EventType::CallRefused, None),
     };
     let data = EventData {
         reason: Some("the proxy ended before the call did".to_owned()),

@@ -1,13 +1,6 @@
 //! Approvals: a person's leave for one call.
 //!
-//! ```text
-//!             ┌──── deny ───▶ denied
-//!             │
-//! create ▶ pending ─ approve ▶ approved ── consume ──▶ consumed
-//!             │                   │
-//!             ├──── deadline ─────┼──────────────────▶ expired
-//!             └──── cancel ───────┴──────────────────▶ cancelled
-//! ```
+//! The states and the steps between them are in [`oakallow_policy::approval`].
 //!
 //! Every step is one conditional statement ([`Step`]), its audit event and its line of the feed, in one
 //! transaction. A deadline that has passed wins over any other step, whether or not the expirer has

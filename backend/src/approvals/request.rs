@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use oakallow_policy::approval::{self, Answer, Memory};
 use oakallow_policy::audit::EventType;
 use oakallow_policy::fingerprint::Fingerprint;
 use oakallow_policy::id::{self, Kind, Name};
 use oakallow_policy::ruleset::APPROVAL_TIMEOUT_S;
-use oakallow_policy::timestamp::UnixMs;
 use oakallow_policy::tool::RiskLevel;
 use oakallow_policy::wire::{AlreadyExecuted, ApprovalStatus};
 
@@ -126,17 +126,6 @@ pub(crate) async fn ask(app: &Arc<App>, write: &mut Write, ask: &Ask) -> Result<
     Ok(Asked { approval, joined: false, already_executed: None })
 }
 
-/// How long an execution answers for its call.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Memory {
-    /// The same Idempotency-Key.
-    Always,
-    /// The same fingerprint.
-    Recent,
-    /// A new Idempotency-Key: it is meant to run again.
-    Never,
-}
-
 /// Whether this approval answers the call that asks.
 async fn answered_by(
     app: &Arc<App>,
@@ -145,44 +134,30 @@ async fn answered_by(
     memory: Memory,
 ) -> Result<Option<Asked>, StoreError> {
     let limits = &app.config.approvals;
-    let now = app.now();
-    let since = |at: Option<UnixMs>| now.saturating_sub(at.unwrap_or(0));
-    match approval.status {
-        ApprovalStatus::Pending | ApprovalStatus::Approved => {
-            Ok(Some(Asked { approval, joined: true, already_executed: None }))
-        }
-        ApprovalStatus::Denied if since(approval.decided_ms) < ms(limits.denial_memory) => {
-            Ok(Some(Asked { approval, joined: true, already_executed: None }))
-        }
-        ApprovalStatus::Consumed => {
-            let remembered = match memory {
-                Memory::Always => true,
-                Memory::Recent => since(approval.closed_ms) < ms(limits.executed_memory),
-                Memory::Never => false,
-            };
-            if !remembered {
-                return Ok(None);
-            }
-            let executed = executed(write, &approval).await?;
-            // What did not run is asked for anew.
-            Ok(executed.map(|e| Asked { approval, joined: true, already_executed: Some(e) }))
-        }
-        _ => Ok(None),
-    }
+    let (since, kept) = match approval.status {
+        ApprovalStatus::Denied => (approval.decided_ms, limits.denial_memory),
+        _ => (approval.closed_ms, limits.executed_memory),
+    };
+    let is_recent = app.now().saturating_sub(since.unwrap_or(0)) < ms(kept);
+    let outcome = match approval.status {
+        ApprovalStatus::Consumed => outcome(write, &approval).await?,
+        _ => Outcome::Open,
+    };
+    let already_executed = match approval::answer(approval.status, memory, is_recent, outcome.ran()) {
+        Answer::Anew => return Ok(None),
+        Answer::Join => None,
+        Answer::AlreadyExecuted => Some(executed(&approval, outcome)),
+    };
+    Ok(Some(Asked { approval, joined: true, already_executed }))
 }
 
-/// What became of the call that consumed an approval; `None` when it is known not to have run.
-async fn executed(write: &mut Write, approval: &Approval) -> Result<Option<AlreadyExecuted>, StoreError> {
-    let outcome = match outcome(write, approval).await? {
-        Outcome::NotSent => return Ok(None),
-        Outcome::Ran(outcome) => outcome,
-        Outcome::Open => "running",
-    };
-    Ok(Some(AlreadyExecuted {
+/// What became of the call that consumed an approval.
+fn executed(approval: &Approval, outcome: Outcome) -> AlreadyExecuted {
+    AlreadyExecuted {
         execution: approval.consumed_txn.clone().unwrap_or_default(),
         time: approval.closed_ms.unwrap_or_default(),
-        outcome: outcome.to_owned(),
-    }))
+        outcome: outcome.as_str().to_owned(),
+    }
 }
 
 /// What is recorded of the call that consumed an approval.

@@ -1,15 +1,18 @@
-//! Approvals at rest. A state changes only by [`transition`]: one conditional statement that names the
-//! states it starts from and the deadline it must meet, so of any number of racing writers one wins.
+//! Approvals at rest. A state changes only by [`transition`].
 
 use oakallow_policy::fingerprint::Fingerprint;
 use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
 use oakallow_policy::tool::RiskLevel;
 use oakallow_policy::wire::{ApprovalState, ApprovalStatus};
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
 
 use super::{StoreError, signed, unsigned};
+
+mod step;
+
+pub(crate) use step::{Step, transition};
 
 /// An approval: what is asked for, by whom, and where it stands (the columns of `0102_approvals.sql`).
 #[derive(Debug, Clone, PartialEq)]
@@ -167,87 +170,6 @@ pub(crate) async fn insert(conn: &mut SqliteConnection, new: &Approval) -> Resul
     .execute(conn)
     .await?;
     Ok(done.rows_affected() == 1)
-}
-
-/// The steps of the state machine. A final state (denied, expired, cancelled, consumed) has none.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Step<'a> {
-    /// pending → approved, before it expires.
-    Approve {
-        /// E-mail of the person.
-        by: &'a str,
-        /// What they wrote.
-        note: Option<&'a str>,
-        /// Until when it can be consumed.
-        consume_by: UnixMs,
-    },
-    /// pending → denied, before it expires.
-    Deny {
-        /// E-mail of the person.
-        by: &'a str,
-        /// What they wrote.
-        note: &'a str,
-    },
-    /// pending or approved → cancelled, before its deadline.
-    Cancel,
-    /// approved → consumed, before its deadline, for this call.
-    Consume {
-        /// The call; must be the approval's.
-        fingerprint: Fingerprint,
-        /// The life of the call that will run.
-        txn: &'a str,
-        /// The proxy that will run it; none when a token is minted for it.
-        proxy: Option<&'a str>,
-    },
-    /// pending or approved → expired, once its deadline has passed.
-    Expire,
-}
-
-type Query = sqlx::query::Query<'static, Sqlite, SqliteArguments>;
-
-/// Takes one step, if the state and the time allow it. `false`: nothing was changed.
-pub(crate) async fn transition(
-    conn: &mut SqliteConnection,
-    org: &str,
-    id: &str,
-    step: Step<'_>,
-    now: UnixMs,
-) -> Result<bool, StoreError> {
-    // ?1 org, ?2 id, ?3 now.
-    let start = |sql: &'static str| -> Query {
-        sqlx::query(sql).bind(org.to_owned()).bind(id.to_owned()).bind(signed(now))
-    };
-    let query = match step {
-        Step::Approve { by, note, consume_by } => start(
-            "UPDATE approvals SET status = 'approved', decided_ms = ?3, decided_by = ?4, note = ?5, \
-             consume_by_ms = ?6 WHERE org = ?1 AND id = ?2 AND status = 'pending' AND expires_ms > ?3",
-        )
-        .bind(by.to_owned())
-        .bind(note.map(str::to_owned))
-        .bind(signed(consume_by)),
-        Step::Deny { by, note } => start(
-            "UPDATE approvals SET status = 'denied', decided_ms = ?3, decided_by = ?4, note = ?5, \
-             closed_ms = ?3 WHERE org = ?1 AND id = ?2 AND status = 'pending' AND expires_ms > ?3",
-        )
-        .bind(by.to_owned())
-        .bind(note.to_owned()),
-        Step::Cancel => start(
-            "UPDATE approvals SET status = 'cancelled', closed_ms = ?3 WHERE org = ?1 AND id = ?2 AND \
-             ((status = 'pending' AND expires_ms > ?3) OR (status = 'approved' AND consume_by_ms > ?3))",
-        ),
-        Step::Consume { fingerprint, txn, proxy } => start(
-            "UPDATE approvals SET status = 'consumed', consumed_txn = ?4, consumed_proxy = ?6, closed_ms = ?3 \
-             WHERE org = ?1 AND id = ?2 AND status = 'approved' AND consume_by_ms > ?3 AND fingerprint = ?5",
-        )
-        .bind(txn.to_owned())
-        .bind(fingerprint.to_string())
-        .bind(proxy.map(str::to_owned)),
-        Step::Expire => start(
-            "UPDATE approvals SET status = 'expired', closed_ms = ?3 WHERE org = ?1 AND id = ?2 AND \
-             ((status = 'pending' AND expires_ms <= ?3) OR (status = 'approved' AND consume_by_ms <= ?3))",
-        ),
-    };
-    Ok(query.execute(conn).await?.rows_affected() == 1)
 }
 
 /// One of the org's.

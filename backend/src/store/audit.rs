@@ -2,6 +2,7 @@
 
 use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
+use oakallow_policy::approval::Ran;
 use oakallow_policy::audit::{Chained, Event, EventType, Head};
 use oakallow_policy::canonical;
 use oakallow_policy::timestamp::{self, UnixMs};
@@ -153,6 +154,26 @@ pub(crate) enum Outcome {
     NotSent,
     /// It ended, or was reported to have, like this.
     Ran(&'static str),
+}
+
+impl Outcome {
+    /// As far as it matters for asking again.
+    pub(crate) const fn ran(self) -> Ran {
+        match self {
+            Self::Open => Ran::Open,
+            Self::NotSent => Ran::NotSent,
+            Self::Ran(_) => Ran::Sent,
+        }
+    }
+
+    /// As callers are told.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "running",
+            Self::NotSent => "not_forwarded",
+            Self::Ran(how) => how,
+        }
+    }
 }
 
 /// What became of a call: the newest that is recorded of its life. An observation (`call.*`, by the proxy

@@ -5,6 +5,7 @@ use std::time::Duration;
 use oakallow_policy::audit::{ApprovalRecord, EventData, EventType, ExecutionRecord};
 use oakallow_policy::canonical::{base64url, hex};
 use oakallow_policy::id::Kind;
+use oakallow_policy::life::{Closing, Step};
 use oakallow_policy::token::{Binding, Claims, LIFETIME_S_MAX, TokenKey, issuer, sign};
 use oakallow_policy::{Decision, Permit, RiskLevel};
 
@@ -27,6 +28,7 @@ impl Life<'_> {
         (prints, key): (Prints, &TokenKey),
     ) -> Result<Ready, Refusal> {
         let app = self.app;
+        self.advance(Step::Intend(permit.reason()))?;
         let jti = clock::new_id(Kind::Token);
         self.pending.push(event::of_call(
             self.call,
@@ -39,7 +41,7 @@ impl Life<'_> {
         if decision.risk_level() == RiskLevel::Critical
             && tokio::time::timeout(CRITICAL_ACK_MAX, app.spool.acknowledged(seq)).await.is_err()
         {
-            self.closed = true;
+            self.advance(Step::Close(Closing::NotForwarded))?;
             outcome.not_forwarded("the backend did not acknowledge the intent of a critical call").await;
             return Err(Refusal::BackendUnavailable);
         }

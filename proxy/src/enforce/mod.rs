@@ -16,6 +16,7 @@ use http::{Method, Uri};
 use oakallow_policy::audit::{DecisionRecord, Event, EventData, EventType};
 use oakallow_policy::canonical::{json_bytes, sha256};
 use oakallow_policy::fingerprint::Fingerprint;
+use oakallow_policy::life::{self, Closing, Stage, Step};
 use oakallow_policy::token::TokenKey;
 use oakallow_policy::{Decision, Permission, Permit, ResolveError};
 use tokio::sync::OwnedSemaphorePermit;
@@ -90,7 +91,8 @@ pub async fn admit(
     bound: Bound<'_>,
     waiter: &mut impl Waiter,
 ) -> Result<Ready, Refused> {
-    let mut life = Life { app, call, bound, pending: Vec::new(), decision: None, closed: false, place: None };
+    let mut life =
+        Life { app, call, bound, pending: Vec::new(), decision: None, stage: Stage::Arrived, place: None };
     let refusal = match life.run(waiter).await {
         Ok(ready) => return Ok(ready),
         Err(refusal) => refusal,
@@ -108,8 +110,8 @@ struct Life<'a> {
     /// Events that are written with the next append: one write for the whole of a short life.
     pending: Vec<Event>,
     decision: Option<DecisionRecord>,
-    /// How it ended is recorded already.
-    closed: bool,
+    /// Where it stands: what may be done next.
+    stage: Stage,
     /// Of a released call: its place among those that are with a tool server.
     place: Option<OwnedSemaphorePermit>,
 }
@@ -147,6 +149,17 @@ impl Life<'_> {
             return self.forward(permit, &decision, (prints, key)).await;
         }
         self.approve(&decision, prints, waiter).await
+    }
+
+    /// Takes a step in the order that [`oakallow_policy::life`] allows. It stands before each effect, so one
+    /// out of order does not happen.
+    fn advance(&mut self, step: Step) -> Result<(), Refusal> {
+        let Some(stage) = life::after(self.stage, step) else {
+            tracing::error!(stage = ?self.stage, ?step, txn = self.call.txn, "a step out of order is refused");
+            return Err(Refusal::OutOfOrder);
+        };
+        self.stage = stage;
+        Ok(())
     }
 
     async fn view(&self) -> Result<View, Refusal> {
@@ -210,6 +223,7 @@ impl Life<'_> {
             ResolveError::ResourceRequired => Refusal::InvalidRequest(e.to_string()),
             other => unavailable(&other),
         })?;
+        self.advance(Step::Decide(decision.permission()))?;
         let record = DecisionRecord::from(&decision);
         let route = call.route.name.as_str();
         let labels = [record.permission.as_str(), record.resolved_from.as_str(), route];
@@ -246,9 +260,11 @@ impl Life<'_> {
     /// A refusal is recorded before it is answered.
     async fn record_refusal(&mut self, refusal: Refusal) -> Refusal {
         self.app.metrics.refusals.with_label_values(&[refusal.code()]).inc();
-        if self.closed || matches!(refusal, Refusal::AuditUnavailable(_)) {
+        let is_closed = life::after(self.stage, Step::Close(Closing::Refused)).is_none();
+        if is_closed || matches!(refusal, Refusal::AuditUnavailable(_)) {
             return refusal;
         }
+        self.stage = Stage::Closed;
         let data = event::reason(refusal.code(), self.decision.clone());
         self.pending.push(event::of_call(self.call, EventType::CallRefused, data));
         match self.flush().await {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use oakallow_policy::audit::{ApprovalRecord, DecisionRecord, EventData, EventType};
+use oakallow_policy::life::{self, Closing, Step};
 use oakallow_policy::permit::{Consumption, PermitReason};
 use oakallow_policy::token::TokenKey;
 use oakallow_policy::wire::ConsumeRequest;
@@ -55,6 +56,7 @@ impl Life<'_> {
         let of = ApprovalRecord { id: approval.to_owned(), ..ApprovalRecord::default() };
         let data = EventData { approval: Some(of), ..EventData::default() };
         let opening = event::of_call(self.call, EventType::ApprovalConsumed, data);
+        self.advance(Step::Open)?;
         let events = std::mem::take(&mut self.pending);
         let stored = self.app.spool.append_opening(events, opening).await;
         stored.map_err(|e| Refusal::AuditUnavailable(e.to_string()))?;
@@ -89,6 +91,7 @@ impl Life<'_> {
     fn decide_again<'v>(&mut self, view: &'v View, prints: Prints) -> Result<Decision<'v>, Refusal> {
         self.call.caller.check_again(view.snapshot())?;
         let decision = view.resolve(&self.call.names.as_call()).map_err(|e| unavailable(&e))?;
+        self.advance(Step::Decide(decision.permission()))?;
         if decision.permission() == Permission::Disabled {
             let record = DecisionRecord::from(&decision);
             self.note(record.clone());
@@ -132,21 +135,22 @@ impl Life<'_> {
         decision: &Decision<'_>,
         (prints, key): (Prints, &TokenKey),
     ) -> Result<Ready, Refusal> {
+        self.advance(Step::Spend)?;
         let permit = Permit::by_approval(decision, consumption, prints.fingerprint, &self.call.txn);
         let ready = match permit {
             Ok(permit) => self.forward(permit, decision, (prints, key)).await,
             Err(e) => Err(unavailable(&e)),
         };
-        if let Err(refusal) = &ready
-            && !self.closed
-        {
+        if let Err(refusal) = &ready {
             self.not_forwarded(refusal).await;
         }
         ready
     }
 
     async fn not_forwarded(&mut self, refusal: &Refusal) {
-        self.closed = true;
+        // How it ended may be recorded already.
+        let Some(stage) = life::after(self.stage, Step::Close(Closing::NotForwarded)) else { return };
+        self.stage = stage;
         let subject = Subject::call(self.call);
         let outcome = Outcome::begin(self.app.clone(), subject, PermitReason::Approval);
         outcome.not_forwarded(refusal.code()).await;

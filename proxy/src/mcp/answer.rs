@@ -108,6 +108,7 @@ impl Refused<'_> {
             Refusal::PolicyUnavailable(_)
             | Refusal::BackendUnavailable
             | Refusal::AuditUnavailable(_)
+            | Refusal::OutOfOrder
             | Refusal::Draining
             | Refusal::UpstreamUnreachable
             | Refusal::UpstreamTimeout

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use oakallow_policy::audit::{Chained, Event, EventType, Head};
+use oakallow_policy::audit::{Chained, Event, Head};
+use oakallow_policy::life::{Tracked, tracked};
 use oakallow_policy::timestamp::parse_rfc3339;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -333,14 +334,10 @@ impl Writer {
     /// Keeps the list of open calls in step with the events.
     fn track(&self, batch: &mut fjall::OwnedWriteBatch, event: &Event) -> Result<(), SpoolError> {
         let Some(txn) = &event.txn else { return Ok(()) };
-        match event.kind {
-            EventType::CallHeld | EventType::CallForwarded => self.open(batch, event)?,
-            EventType::CallRefused
-            | EventType::CallCompleted
-            | EventType::CallFailed
-            | EventType::CallUnknown
-            | EventType::CallNotForwarded => batch.remove(&self.store.open, txn.as_bytes()),
-            _ => {}
+        match tracked(event.kind) {
+            Tracked::Opens => self.open(batch, event)?,
+            Tracked::Closes => batch.remove(&self.store.open, txn.as_bytes()),
+            Tracked::Passes => {}
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::event;
-use oakallow_policy::audit::EventData;
+use oakallow_policy::audit::{EventData, EventType};
 
 fn event(kind: EventType, txn: &str) -> Event {
     event::plain(kind, Some(txn.to_owned()), EventData::default())

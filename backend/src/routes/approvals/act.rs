@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use oakallow_policy::approval;
 use oakallow_policy::permit::Consumption;
 use oakallow_policy::wire::{ApprovalStatus, ConsumeRequest};
 use serde::Deserialize;
@@ -19,7 +20,6 @@ use crate::keys::KeyKind;
 use crate::state::App;
 use crate::store::Write;
 use crate::store::approvals::{self, Approval, Step};
-use crate::store::audit::Outcome;
 use crate::viewer::Viewer;
 
 #[derive(Debug, Deserialize)]
@@ -130,11 +130,11 @@ async fn is_repeated(
     request: &ConsumeRequest,
     by: &str,
 ) -> Result<bool, ApiError> {
-    let same = approval.status == ApprovalStatus::Consumed
-        && approval.fingerprint == request.fingerprint
+    let same = approval.fingerprint == request.fingerprint
         && approval.consumed_txn.as_ref() == Some(&request.txn)
         && approval.consumed_proxy.as_deref() == Some(by);
-    Ok(same && request::outcome(write, approval).await? == Outcome::Open)
+    let ran = request::outcome(write, approval).await?.ran();
+    Ok(approval::repeats(approval.status, same, ran))
 }
 
 /// 409: why this approval cannot be consumed.
