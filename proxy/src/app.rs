@@ -13,6 +13,7 @@ use crate::identity::Identity;
 use crate::live::Live;
 use crate::mcp::Mcp;
 use crate::metrics::Metrics;
+use crate::observe::Observer;
 use crate::policy::Policy;
 use crate::schema::Schemas;
 use crate::spool::{Chain, Spool};
@@ -31,6 +32,8 @@ pub struct App {
     pub spool: Spool,
     /// The calls that wait.
     pub holds: Arc<Holds>,
+    /// Where what is seen of requests goes.
+    pub observer: Arc<Observer>,
     /// What is counted.
     pub metrics: Metrics,
     /// Compiled argument schemas.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use oakallow_policy::audit::{EventData, EventType, Head};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -23,6 +23,8 @@ use crate::identity::{Identity, IdentityError};
 use crate::live::Live;
 use crate::mcp::Mcp;
 use crate::metrics::Metrics;
+use crate::observe::Observer;
+use crate::observe::access::AccessLog;
 use crate::policy::Policy;
 use crate::schema::Schemas;
 use crate::spool::{Chain, Spool, SpoolError};
@@ -45,6 +47,8 @@ pub enum StartError {
     Backend(#[from] crate::backend::BackendError),
     #[error("the identity file is damaged: the signing key cannot be read")]
     SigningKey,
+    #[error("{0}")]
+    Observer(String),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("the configuration has `stdio` routes: run `oakallow proxy --stdio --config FILE -- COMMAND`")]
@@ -69,6 +73,7 @@ impl Base {
         // Stays in place for the life of the process: a write beyond the limit on a file's size then fails,
         // and the call is refused, where by default the process would be killed.
         let _ = signal(SignalKind::from_raw(SIGXFSZ)).map_err(io("the signal SIGXFSZ"))?;
+        let hangup = signal(SignalKind::hangup()).map_err(io("the signal SIGHUP"))?;
         private_directory(&config).map_err(io("the state directory"))?;
         let app = build(config).await?;
         recover(&app).await?;
@@ -79,6 +84,7 @@ impl Base {
             tokio::spawn(ship::run(app.clone(), signing)),
             tokio::spawn(ship::beat(app.clone())),
             tokio::spawn(ship::definitions(app.clone())),
+            tokio::spawn(reopen(app.clone(), hangup)),
         ];
         Ok(Self { app, tasks })
     }
@@ -111,12 +117,20 @@ impl Base {
             // What is not shipped now is shipped by the next start.
             let _ = tokio::time::timeout(SHIP_MAX, self.app.spool.acknowledged(seq)).await;
         }
+        self.app.observer.finish().await;
     }
 }
 
 impl Drop for Base {
     fn drop(&mut self) {
         self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// The access log follows its file's name when SIGHUP says so: logrotate has moved the old one away.
+async fn reopen(app: Arc<App>, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        app.observer.access.iter().for_each(AccessLog::reopen);
     }
 }
 
@@ -159,12 +173,14 @@ async fn build(config: Config) -> Result<Arc<App>, StartError> {
     }
     let spool =
         Spool::open(&config.state_dir.join("spool"), &identity.source(), config.durability, &config.limits)?;
+    let observer = Observer::new(&config, &metrics, &identity.proxy_id).map_err(StartError::Observer)?;
     if has_run && spool.standing().head == Head::default() {
         // Each start writes an event, so its spool is lost, or it ended before the first one.
         spool.set_chain(Chain::Unconfirmed);
     }
     Ok(Arc::new(App {
         holds: Arc::new(Holds::new(config.limits.clone(), metrics.holds_refused.clone())),
+        observer,
         metrics,
         schemas: Schemas::default(),
         mcp: Mcp::default(),

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::connection::Connection;
 use crate::enforce::Waiter;
+use crate::observe::Trail;
 use crate::progress;
 use crate::refusal::Refusal;
 
@@ -49,6 +50,7 @@ pub struct Client<'s> {
     streaming: bool,
     held: bool,
     cancelled: Option<Arc<Notify>>,
+    trail: Trail,
 }
 
 impl<'s> Client<'s> {
@@ -64,6 +66,7 @@ impl<'s> Client<'s> {
             streaming: false,
             held: false,
             cancelled: None,
+            trail: Trail::current(),
         }
     }
 
@@ -176,6 +179,7 @@ impl<'s> Client<'s> {
         decision: Option<Permission>,
         outcome_unknown: bool,
     ) -> Result<(), Gone> {
+        self.trail.note(|noted| noted.status = Some(status.as_u16()));
         let mut answer = ResponseHeader::build(status, Some(headers.len() + 4))?;
         for (name, value) in &headers {
             answer.append_header(name.clone(), value.clone())?;
@@ -203,6 +207,7 @@ impl<'s> Client<'s> {
 
     /// A part of the answer's body.
     pub async fn chunk(&mut self, bytes: Bytes) -> Result<(), Gone> {
+        self.trail.note(|noted| noted.bytes_out += bytes.len() as u64);
         self.session.write_response_body(Some(bytes), false).await?;
         Ok(())
     }

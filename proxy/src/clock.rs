@@ -12,6 +12,15 @@ pub fn now_ms() -> UnixMs {
         .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// Nanoseconds since 1970.
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the clock")]
+#[must_use]
+pub fn now_ns() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(u64::MAX))
+}
+
 /// Random bytes from the operating system.
 #[expect(clippy::disallowed_methods, clippy::expect_used, reason = "the one place that reads the source")]
 #[must_use]

@@ -31,6 +31,7 @@ pub mod live;
 pub mod mcp;
 pub mod media;
 pub mod metrics;
+pub mod observe;
 pub mod ops;
 pub mod outcome;
 pub mod phases;

@@ -9,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
 use crate::event::Subject;
+use crate::observe::{Phase, Trail};
 
 /// An intent without an outcome yet. Dropped without one, it records `call.unknown`.
 pub struct Outcome {
@@ -16,6 +17,7 @@ pub struct Outcome {
     subject: Option<Subject>,
     permit: PermitReason,
     begun: Instant,
+    trail: Trail,
     /// Released calls: their place among those that are with a tool server.
     place: Option<OwnedSemaphorePermit>,
 }
@@ -24,7 +26,14 @@ impl Outcome {
     /// Just after the intent was stored.
     #[must_use]
     pub fn begin(app: Arc<App>, subject: Subject, permit: PermitReason) -> Self {
-        Self { app, subject: Some(subject), permit, begun: Instant::now(), place: None }
+        Self {
+            app,
+            subject: Some(subject),
+            permit,
+            begun: Instant::now(),
+            trail: Trail::current(),
+            place: None,
+        }
     }
 
     /// Gives the place back when the outcome is known.
@@ -55,7 +64,7 @@ impl Outcome {
         mut self,
         kind: EventType,
         result: &'static str,
-        reason: Option<&str>,
+        reason: Option<&'static str>,
         execution: ExecutionRecord,
     ) {
         let Some(event) = self.event(kind, result, reason, execution) else { return };
@@ -69,13 +78,22 @@ impl Outcome {
         &mut self,
         kind: EventType,
         result: &'static str,
-        reason: Option<&str>,
+        reason: Option<&'static str>,
         execution: ExecutionRecord,
     ) -> Option<Event> {
         let subject = self.subject.take()?;
         let (metrics, route) = (&self.app.metrics, subject.route());
         metrics.upstream_outcomes.with_label_values(&[result, label(self.permit), route]).inc();
-        if let Some(why) = reason.and_then(upstream_error) {
+        let why = reason.and_then(upstream_error);
+        self.trail.note(|noted| {
+            noted.permit = Some(label(self.permit));
+            noted.outcome = Some(result);
+            noted.error = noted.error.or(why);
+        });
+        if kind != EventType::CallNotForwarded {
+            self.trail.passed(Phase::Upstream, Some(self.begun));
+        }
+        if let Some(why) = why {
             metrics.upstream_errors.with_label_values(&[why, route]).inc();
         }
         // A session's stream lasts as long as the session: no measure of the tool server.
@@ -111,7 +129,7 @@ pub const BROKE_OFF: &str = "the answer broke off";
 pub const NO_ANSWER: &str = "the stream ended without the answer";
 
 /// A reason that the tool server gave, as a label.
-fn upstream_error(reason: &str) -> Option<&str> {
+fn upstream_error(reason: &'static str) -> Option<&'static str> {
     match reason {
         BROKE_OFF => Some("broke_off"),
         NO_ANSWER => Some("no_answer"),

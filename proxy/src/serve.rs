@@ -29,6 +29,7 @@ use crate::identity::{Caller, authenticate, principal};
 use crate::live::Live;
 use crate::mcp;
 use crate::media;
+use crate::observe::Trail;
 use crate::outcome::{BROKE_OFF, Outcome};
 use crate::refusal::Refusal;
 use crate::route::{Route, RouteKind};
@@ -55,10 +56,22 @@ pub struct Received {
 
 /// Answers one request. An error means that the connection cannot be used any more.
 pub async fn request(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> {
+    let trail = app.observer.begin();
+    trail.over(answer(app, session)).await
+}
+
+async fn answer(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> {
     let txn = clock::new_id(Kind::Txn);
     let head = session.req_header();
     let raw_is_plain = head.raw_path().starts_with(b"/");
     let parts = head.as_owned_parts();
+    let trail = Trail::current();
+    trail.note(|noted| {
+        noted.txn.clone_from(&txn);
+        noted.listener = "data";
+        noted.http_version = version(parts.version);
+    });
+    trail.follow_headers(&parts.headers);
     // An agent that does not read must not keep the outcome of its call from being recorded.
     let live = app.live();
     let patience = Duration::from_secs(live.config.limits.write_timeout_s);
@@ -71,9 +84,16 @@ pub async fn request(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> 
             let sender = principal(&parts.headers, &snapshot);
             let subject =
                 sender.map(|p| Subject::request(&txn, (p, None), route_of(&live, &parts).as_deref()));
+            trail.note(|noted| noted.principal = sender.cloned());
             return turn_down((app, &live), subject.as_ref(), refusal, &mut client).await;
         }
     };
+    trail.note(|noted| {
+        noted.principal = Some(caller.principal.clone());
+        noted.tenant.clone_from(&caller.tenant);
+        noted.of_route(&route);
+        noted.bytes_in = body.len() as u64;
+    });
     let incoming = Received { live, parts, body, caller, route, txn };
     match incoming.route.kind {
         RouteKind::Http => plain(app, &incoming, &mut client).await,
@@ -92,6 +112,15 @@ impl Received {
     pub fn subject(&self) -> Subject {
         let sender = (&self.caller.principal, self.caller.tenant.as_ref());
         Subject::request(&self.txn, sender, Some(&self.route))
+    }
+}
+
+fn version(version: Version) -> Option<&'static str> {
+    match version {
+        Version::HTTP_10 => Some("1.0"),
+        Version::HTTP_11 => Some("1.1"),
+        Version::HTTP_2 => Some("2"),
+        _ => None,
     }
 }
 
@@ -176,6 +205,7 @@ async fn plain(app: &Arc<App>, incoming: &Received, client: &mut Client<'_>) -> 
     let mut headers = passed_on(&parts.headers);
     media::put(&mut headers, body);
     put_token(&mut headers, &token);
+    Trail::current().put_headers(&mut headers);
     let outgoing = Outgoing { method: sent.method, uri: sent.uri, headers, body: body.clone() };
     let response = match upstream.send(&permit, outgoing).await {
         Ok(response) => response,

@@ -8,11 +8,13 @@ use oakallow_policy::audit::EventType;
 
 use crate::app::App;
 use crate::event::{self, Subject};
+use crate::observe::Trail;
 use crate::refusal::Refusal;
 
 /// Records why a request is refused; to be called before that is answered. What cannot be recorded is
 /// the refusal to answer with instead.
 pub async fn refused(app: &App, subject: Option<&Subject>, code: &'static str) -> Result<(), Refusal> {
+    Trail::current().note(|noted| noted.error = Some(code));
     app.metrics.refusals.with_label_values(&[code]).inc();
     let Some(subject) = subject else { return Ok(()) };
     let event = subject.event(EventType::CallRefused, event::reason(code, None));

@@ -26,6 +26,23 @@ const TOLD: [&str; 5] = [
     "notifications/tasks/status",
 ];
 
+/// Methods that are looked into.
+const SEEN: [&str; 7] = [
+    "tools/list",
+    "tools/call",
+    "resources/read",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "prompts/get",
+    "subscriptions/listen",
+];
+
+/// A method's name, if it is one of those: anything else is the client's own text.
+#[must_use]
+pub fn known(method: &str) -> Option<&'static str> {
+    PASSED.iter().chain(&TOLD).chain(&SEEN).find(|known| **known == method).copied()
+}
+
 /// What is done with a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Class {

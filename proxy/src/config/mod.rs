@@ -10,14 +10,17 @@ use oakallow_policy::id::Name;
 use oakallow_policy::wire::Secret;
 use serde::Deserialize;
 
+use crate::observe::access::To;
 use crate::route::{Route, RouteKind};
 
+mod observe;
 mod routes;
 
+pub use observe::Tracing;
 use routes::{WrittenRoute, route};
 
 /// The configuration as used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Where this proxy listens.
     pub listen: Listen,
@@ -35,6 +38,10 @@ pub struct Config {
     pub limits: Limits,
     /// How old a policy may be.
     pub staleness: Staleness,
+    /// Where each request leaves a line; `None`: nowhere.
+    pub access_log: Option<To>,
+    /// Where each request leaves spans; `None`: nowhere.
+    pub tracing: Option<Tracing>,
     /// Arguments that are never stored as they are.
     pub redact: Redact,
     /// In order; the first that matches a request takes it.
@@ -182,6 +189,10 @@ struct Written {
     staleness: Staleness,
     #[serde(default)]
     redact: Redact,
+    #[serde(default)]
+    access_log: Option<observe::WrittenAccessLog>,
+    #[serde(default)]
+    tracing: Option<observe::WrittenTracing>,
     routes: Vec<WrittenRoute>,
 }
 
@@ -231,7 +242,7 @@ impl Config {
     }
 
     /// What a reload cannot change, by its key. No field is left out by mistake: each is named here.
-    fn fixed(&self) -> [(&'static str, String); 6] {
+    fn fixed(&self) -> [(&'static str, String); 8] {
         let Self {
             listen,
             state_dir,
@@ -239,6 +250,8 @@ impl Config {
             backend_url,
             durability,
             routes,
+            access_log,
+            tracing,
             join_token: _,
             limits: _,
             staleness: _,
@@ -252,6 +265,8 @@ impl Config {
             ("url", backend_url.clone()),
             ("durability", format!("{durability:?}")),
             ("routes", format!("stdio {stdio}")),
+            ("access_log", format!("{access_log:?}")),
+            ("tracing", format!("{tracing:?}")),
         ]
     }
 
@@ -264,6 +279,7 @@ impl Config {
             return Err("`routes` is empty: nothing would be forwarded".to_owned());
         }
         let routes = w.routes.into_iter().map(route).collect::<Result<Vec<_>, _>>()?;
+        let stdio = routes.iter().any(|r| r.kind == RouteKind::Stdio);
         Ok(Self {
             listen: listen(&w.listen, &routes)?,
             state_dir: w.state_dir,
@@ -274,6 +290,8 @@ impl Config {
             limits: w.limits,
             staleness: w.staleness,
             redact: w.redact,
+            access_log: observe::access_log(w.access_log, stdio)?,
+            tracing: observe::tracing(w.tracing, |name| std::env::var(name).ok())?,
             routes,
         })
     }

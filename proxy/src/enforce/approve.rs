@@ -12,6 +12,7 @@ use crate::approval::{Hold, Holder};
 use crate::backend::BackendError;
 use crate::enforce::{Life, Prints, Ready, Waiter, unavailable};
 use crate::event;
+use crate::observe::{Phase, Trail};
 use crate::refusal::Refusal;
 
 impl Life<'_> {
@@ -23,6 +24,7 @@ impl Life<'_> {
     ) -> Result<Ready, Refusal> {
         let state = self.ask(decision, prints).await?.approval;
         let approval = state.id.clone();
+        Trail::current().note(|noted| noted.approval = Some(approval.clone()));
         let waited = match state.status {
             ApprovalStatus::Approved => self.take_place(state).await,
             ApprovalStatus::Pending if self.call.wait.is_zero() => Err(Refusal::Pending(state)),
@@ -30,6 +32,7 @@ impl Life<'_> {
                 let begun = Instant::now();
                 let held = self.hold(state, prints, waiter).await;
                 let label = held.as_ref().map_or_else(Refusal::code, |_| "approved");
+                Trail::current().passed(Phase::Hold, Some(begun));
                 let seconds = begun.elapsed().as_secs_f64();
                 self.app.metrics.hold_seconds.with_label_values(&[label]).observe(seconds);
                 held

@@ -12,6 +12,7 @@ use oakallow_policy::{Decision, Permit, RiskLevel};
 use crate::clock;
 use crate::enforce::{Life, Prints, Ready};
 use crate::event::{self, Subject};
+use crate::observe::{Phase, Trail};
 use crate::outcome::Outcome;
 use crate::refusal::Refusal;
 
@@ -35,7 +36,10 @@ impl Life<'_> {
             EventType::CallForwarded,
             self.intent(&permit, prints, &jti),
         ));
-        let seq = self.flush().await?;
+        let (trail, began) = (Trail::current(), Trail::current().now());
+        let seq = self.flush().await;
+        trail.passed(Phase::Intent, began);
+        let seq = seq?;
         let outcome = Outcome::begin(app.clone(), Subject::call(self.call), permit.reason());
         let outcome = outcome.holding(self.place.take());
         if decision.risk_level() == RiskLevel::Critical

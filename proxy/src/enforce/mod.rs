@@ -24,6 +24,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::app::App;
 use crate::call::IdentifiedCall;
 use crate::event;
+use crate::observe::{Phase, Trail};
 use crate::outcome::Outcome;
 use crate::policy::View;
 use crate::refusal::Refusal;
@@ -93,6 +94,7 @@ pub async fn admit(
 ) -> Result<Ready, Refused> {
     let mut life =
         Life { app, call, bound, pending: Vec::new(), decision: None, stage: Stage::Arrived, place: None };
+    Trail::current().note(|noted| noted.call(call));
     let refusal = match life.run(waiter).await {
         Ok(ready) => return Ok(ready),
         Err(refusal) => refusal,
@@ -137,6 +139,7 @@ impl Life<'_> {
         let prints = self.arrive(&view)?;
         let decision = self.decide(&view)?;
         let route = self.call.route.name.as_str();
+        Trail::current().passed(Phase::Decide, Some(started));
         let decided = &self.app.metrics.decision_seconds;
         decided.with_label_values(&[route]).observe(started.elapsed().as_secs_f64());
         if decision.permission() == Permission::Disabled {
@@ -228,6 +231,10 @@ impl Life<'_> {
         let route = call.route.name.as_str();
         let labels = [record.permission.as_str(), record.resolved_from.as_str(), route];
         self.app.metrics.requests.with_label_values(&labels).inc();
+        Trail::current().note(|noted| {
+            noted.decision = Some(decision.permission().as_str());
+            noted.resolved_from = Some(record.resolved_from.clone());
+        });
         let data = EventData { decision: Some(record.clone()), ..EventData::default() };
         self.pending.push(event::of_call(call, EventType::CallDecided, data));
         self.decision = Some(record);
@@ -260,6 +267,7 @@ impl Life<'_> {
     /// A refusal is recorded before it is answered.
     async fn record_refusal(&mut self, refusal: Refusal) -> Refusal {
         self.app.metrics.refusals.with_label_values(&[refusal.code()]).inc();
+        Trail::current().note(|noted| noted.error = Some(refusal.code()));
         let is_closed = life::after(self.stage, Step::Close(Closing::Refused)).is_none();
         if is_closed || matches!(refusal, Refusal::AuditUnavailable(_)) {
             return refusal;

@@ -12,6 +12,7 @@ use oakallow_policy::{Decision, Permission, Permit};
 use crate::backend::BackendError;
 use crate::enforce::{Life, Prints, Ready, unavailable};
 use crate::event::{self, Subject};
+use crate::observe::{Phase, Trail};
 use crate::outcome::Outcome;
 use crate::policy::View;
 use crate::refusal::Refusal;
@@ -34,7 +35,10 @@ impl Life<'_> {
             let permit = Permit::by_rule(&decision).map_err(|e| unavailable(&e))?;
             return self.forward(permit, &decision, (prints, key)).await;
         }
-        match self.consume(approval, prints).await? {
+        let (trail, began) = (Trail::current(), Trail::current().now());
+        let consumed = self.consume(approval, prints).await;
+        trail.passed(Phase::Consume, began);
+        match consumed? {
             Ok(consumption) => self.spend(&consumption, &decision, (prints, key)).await,
             // Consumed or not: if it is, then by this call, which does not run.
             Err(BackendError::Unreachable(_)) => {

@@ -2,6 +2,7 @@
 //! that any proxy of the tool server understands. The call itself is known by its fingerprint; the state says
 //! how often the client came back, and carries what the tool server itself had asked it to bring along.
 
+use bytes::Bytes;
 use oakallow_policy::canonical::{base64url, unbase64url};
 use oakallow_policy::token::TokenKey;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,7 @@ use super::era::Era;
 use super::session::{Owner, Purpose};
 use crate::call::mcp::{Class, Message};
 use crate::identity::Caller;
+use crate::observe::Trail;
 
 /// The tenth answer is the last: stock clients come back ten times at most.
 const LEGS_MAX: u32 = 10;
@@ -104,7 +106,7 @@ impl Exchange<'_> {
         let key = snapshot.token_keys.get(&self.received.route.audience);
         let (leg, replaced) = Leg::take(message, &self.received.caller, key)?;
         if replaced {
-            self.body = written(message).into();
+            self.body = written(message);
         }
         Ok(Some(leg))
     }
@@ -118,8 +120,9 @@ impl Exchange<'_> {
 }
 
 /// The message as it goes on, from the one parse.
-fn written(message: &Message) -> Vec<u8> {
-    json!({"jsonrpc": "2.0", "id": message.id, "method": message.method, "params": message.params})
-        .to_string()
-        .into_bytes()
+fn written(message: &Message) -> Bytes {
+    let mut written =
+        json!({"jsonrpc": "2.0", "id": message.id, "method": message.method, "params": message.params});
+    Trail::current().put_meta(&mut written);
+    written.to_string().into()
 }

@@ -12,6 +12,7 @@ mod list;
 mod param;
 mod plumbing;
 mod relay;
+mod see;
 mod session;
 pub mod stdio;
 
@@ -36,6 +37,7 @@ use crate::enforce::{self, Bound, Ready, Target};
 use crate::event::Subject;
 use crate::forward::{Outgoing, passed_on, put_token, target};
 use crate::media;
+use crate::observe::Trail;
 use crate::outcome::{BROKE_OFF, NO_ANSWER, Outcome};
 use crate::refusal::Refusal;
 use crate::serve::{Received, not_answered, to};
@@ -44,6 +46,7 @@ use answer::{Refused, error};
 use era::{Era, HEADER_MISMATCH};
 use leg::Leg;
 use relay::{End, Plan, Relayed, relay};
+use see::see;
 pub use session::Mcp;
 use session::{Named, SESSION_HEADER};
 
@@ -120,6 +123,7 @@ impl Exchange<'_> {
                 return self.turn_down(client, "invalid_request", (StatusCode::BAD_REQUEST, body)).await;
             }
         };
+        see(&message, self.session.as_deref());
         let era = match self.check_head(&message) {
             Ok(era) => era,
             Err(problem) => {
@@ -217,6 +221,7 @@ impl Exchange<'_> {
         if let Some(token) = token {
             put_token(&mut headers, token);
         }
+        Trail::current().put_headers(&mut headers);
         let outgoing = Outgoing { method: sent.method, uri: sent.uri, headers, body: body.clone() };
         let mut response = upstream.send(permit, outgoing).await?;
         let snapshot = self.app.policy.snapshot();

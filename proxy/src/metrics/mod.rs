@@ -65,8 +65,41 @@ pub struct Metrics {
     pub config_refused: IntGauge,
     /// Connections beyond the limit.
     pub connections_refused: IntCounter,
+    /// The access log and traces.
+    pub seen: Seen,
     now: Now,
     configured: Configured,
+}
+
+/// Of the access log and of traces.
+pub struct Seen {
+    /// Lines of the access log that were written.
+    pub access_lines_written: IntCounter,
+    /// Those that were not.
+    pub access_lines_dropped: IntCounter,
+    /// Spans that the collector took.
+    pub spans_exported: IntCounter,
+    /// Those that it did not get, by why.
+    pub spans_dropped: IntCounterVec,
+}
+
+impl Seen {
+    fn new(made: &Made) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            access_lines_written: made
+                .counter("oakallow_access_lines_written_total", "Lines of the access log")?,
+            access_lines_dropped: made.counter(
+                "oakallow_access_lines_dropped_total",
+                "Lines of the access log that could not be written",
+            )?,
+            spans_exported: made.counter("oakallow_spans_exported_total", "Spans that the collector took")?,
+            spans_dropped: made.counters_of(
+                ("oakallow_spans_dropped_total", "Spans that the collector did not get"),
+                "reason",
+                &["queue", "export"],
+            )?,
+        })
+    }
 }
 
 /// What is looked up when somebody asks.
@@ -149,6 +182,7 @@ impl Metrics {
                 .gauge("oakallow_config_refused", "1 when the configuration on disk is not accepted")?,
             connections_refused: made
                 .counter("oakallow_connections_refused_total", "Connections beyond the limit")?,
+            seen: Seen::new(&made)?,
             now: Now::new(&made)?,
             configured: Configured::new(&made)?,
             made,

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod access;
 mod bodies;
 mod bundles;
 mod consume;
@@ -28,3 +29,4 @@ mod secrets;
 mod sessions;
 mod spool;
 mod support;
+mod traces;

@@ -22,6 +22,7 @@ use crate::mcp::STATELESS_WAIT_MAX;
 use crate::mcp::answer::{self, Refused, error};
 use crate::mcp::plumbing::{intend, refused_batch};
 use crate::mcp::relay::UNHEARD_MAX;
+use crate::mcp::see::see;
 use crate::mcp::session::Cancellable;
 use crate::mcp::stdio::client::Client;
 use crate::mcp::stdio::credential::Credential;
@@ -30,6 +31,7 @@ use crate::mcp::stdio::lines::{Line, Lines};
 use crate::mcp::stdio::server::Server;
 use crate::mcp::stdio::waiting::Waiting;
 use crate::mcp::stdio::wire;
+use crate::observe::Trail;
 use crate::phases::InFlight;
 use crate::refusal::Refusal;
 use crate::route::Route;
@@ -73,8 +75,23 @@ impl Exchange {
     /// Takes one line. Calls and lists go on by themselves, so that one that is held keeps no other
     /// waiting; the rest goes in the order in which it came.
     async fn take(self: &Arc<Self>, line: Line) {
+        if !matches!(&line, Line::Whole(line) if line.trim_ascii().is_empty()) {
+            self.watched(self.look_at(line)).await;
+        }
+    }
+
+    /// Works on a message, watched as a request of its own.
+    async fn watched<T>(&self, work: impl Future<Output = T>) -> T {
+        let trail = self.app.observer.begin();
+        trail.note(|noted| {
+            noted.listener = "stdio";
+            noted.of_route(&self.route);
+        });
+        trail.over(work).await
+    }
+
+    async fn look_at(self: &Arc<Self>, line: Line) {
         let read = match line {
-            Line::Whole(line) if line.trim_ascii().is_empty() => return,
             Line::Whole(line) => read(&line),
             Line::TooLong => {
                 let bytes_max = self.app.live().config.limits.body_bytes_max;
@@ -82,6 +99,7 @@ impl Exchange {
             }
         };
         let txn = clock::new_id(Kind::Txn);
+        Trail::current().note(|noted| noted.txn.clone_from(&txn));
         let caller = self.credential.caller(&self.app.policy.snapshot());
         match (caller, read) {
             (Ok(caller), Ok(Said::One(value, message))) => self.one(caller, txn, value, message).await,
@@ -136,7 +154,8 @@ impl Exchange {
             return self.turn_down(&subject, "batch", refused_batch(&messages)).await;
         }
         for (value, message) in values.into_iter().zip(messages) {
-            self.one(caller.clone(), clock::new_id(Kind::Txn), value, message).await;
+            let txn = clock::new_id(Kind::Txn);
+            self.watched(self.one(caller.clone(), txn, value, message)).await;
         }
     }
 
@@ -149,6 +168,7 @@ impl Exchange {
             }
         };
         wire::drop_token(&mut value);
+        self.see((&caller, &txn), &message);
         let incoming = Incoming { caller, txn, value, message, place };
         match incoming.message.class {
             Class::Pass if self.cancels_held(&incoming) => {}
@@ -168,10 +188,20 @@ impl Exchange {
         }
     }
 
+    fn see(&self, (caller, txn): (&Caller, &str), message: &Message) {
+        see(message, None);
+        Trail::current().note(|noted| {
+            noted.txn = txn.to_owned();
+            noted.principal = Some(caller.principal.clone());
+            noted.tenant.clone_from(&caller.tenant);
+        });
+    }
+
     fn apart<F: Future<Output = ()> + Send + 'static>(self: &Arc<Self>, work: impl FnOnce(Arc<Self>) -> F) {
         let (work, counted) = (work(self.clone()), InFlight::new(&self.app));
+        let trail = Trail::current();
         tokio::spawn(async move {
-            work.await;
+            trail.over(work).await;
             drop(counted);
         });
     }
@@ -257,7 +287,8 @@ impl Exchange {
     }
 
     async fn plumb(&self, incoming: Incoming, listed: Option<(Caller, crate::policy::View)>) {
-        let Incoming { caller, txn, value, message, place } = incoming;
+        let Incoming { caller, txn, mut value, message, place } = incoming;
+        Trail::current().put_meta(&mut value);
         let line = wire::line(&value);
         let permit = Permit::passthrough(self.app.policy.version());
         let subject = self.subject(&caller, &txn).saying(method(&message));
@@ -274,6 +305,8 @@ impl Exchange {
     /// A call: decided, perhaps held, forwarded with a token.
     async fn call(&self, incoming: Incoming, cancellable: Cancellable) {
         let Incoming { caller, txn, mut value, message, place } = incoming;
+        // Before it is hashed: the record is of what is sent.
+        Trail::current().put_meta(&mut value);
         let unsigned = wire::line(&value);
         let call = match self.identify(&message, (&caller, &txn), unsigned.len()) {
             Ok(call) => call,

@@ -1,0 +1,252 @@
+//! The access log: one JSON object a line, one line a request. Written by a thread of its own, from a queue of
+//! bounded length.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use oakallow_policy::timestamp::rfc3339;
+use prometheus::IntCounter;
+use serde::Serialize;
+use tokio::sync::oneshot;
+
+use super::trail::{Ended, Phase};
+use crate::metrics::Metrics;
+
+/// Lines that wait for the disk; about 4 MB.
+const QUEUE_MAX: usize = 8_192;
+
+/// Where the access log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum To {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, which is appended to.
+    File(PathBuf),
+}
+
+/// One line. docs/guide/access-log.md lists the members.
+#[derive(Serialize)]
+pub(super) struct Line<'a> {
+    time: String,
+    txn: &'a str,
+    listener: &'a str,
+    #[serde(flatten)]
+    about: About<'a>,
+    bytes_in: u64,
+    bytes_out: u64,
+    total_ms: f64,
+}
+
+/// What not every request has.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+struct About<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http_version: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    principal: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    route: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mcp_method: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resolved_from: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    approval_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permit: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decide_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_ms: Option<f64>,
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn of(ended: &Ended<'a>) -> Self {
+        let noted = ended.noted;
+        let ms = |phase| noted.took(phase).map(milliseconds);
+        let about = About {
+            http_version: noted.http_version,
+            principal: noted.principal.as_deref(),
+            tenant: noted.tenant.as_deref(),
+            route: noted.route.as_deref(),
+            mcp_method: noted.mcp_method,
+            tool: noted.tool.as_deref(),
+            resource: noted.resource.as_deref(),
+            decision: noted.decision,
+            resolved_from: noted.resolved_from.as_deref(),
+            approval_id: noted.approval.as_deref(),
+            permit: noted.permit,
+            status: noted.status,
+            outcome: noted.outcome,
+            error: noted.error,
+            trace_id: noted.context.as_ref().map(super::context::Context::trace_id),
+            decide_ms: ms(Phase::Decide),
+            held_ms: ms(Phase::Hold),
+            upstream_ms: ms(Phase::Upstream),
+        };
+        Self {
+            time: rfc3339(ended.begun_at_ns / 1_000_000),
+            txn: &noted.txn,
+            listener: noted.listener,
+            about,
+            bytes_in: noted.bytes_in,
+            bytes_out: noted.bytes_out,
+            total_ms: milliseconds(ended.begun.elapsed()),
+        }
+    }
+}
+
+/// To the microsecond.
+#[expect(clippy::cast_precision_loss, reason = "2^53 microseconds are 285 years")]
+fn milliseconds(took: std::time::Duration) -> f64 {
+    took.as_micros() as f64 / 1_000.0
+}
+
+enum Job {
+    Line(Vec<u8>),
+    Reopen,
+    Flush(oneshot::Sender<()>),
+}
+
+/// The way to the thread that writes.
+pub struct AccessLog {
+    queue: SyncSender<Job>,
+    dropped: IntCounter,
+}
+
+impl AccessLog {
+    /// Opens it, and starts the thread, which ends with this value.
+    pub(super) fn open(to: &To, metrics: &Metrics) -> std::io::Result<Self> {
+        let (queue, jobs) = sync_channel(QUEUE_MAX);
+        let (written, dropped) =
+            (metrics.seen.access_lines_written.clone(), metrics.seen.access_lines_dropped.clone());
+        let writer =
+            Writer { out: Out::open(to)?, to: to.clone(), written, dropped: dropped.clone(), failing: false };
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run(&jobs))?;
+        Ok(Self { queue, dropped })
+    }
+
+    /// Writes a line, unless too many wait already.
+    pub(super) fn write(&self, line: &Line<'_>) {
+        let Ok(mut text) = serde_json::to_vec(line) else { return self.dropped.inc() };
+        text.push(b'\n');
+        if self.queue.try_send(Job::Line(text)).is_err() {
+            self.dropped.inc();
+        }
+    }
+
+    /// Opens the file anew: the old one was moved away.
+    pub fn reopen(&self) {
+        // A full queue is one that a slow disk keeps full: the next SIGHUP will do.
+        let _ = self.queue.try_send(Job::Reopen);
+    }
+
+    pub(super) async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        let queue = self.queue.clone();
+        let sent = tokio::task::spawn_blocking(move || queue.send(Job::Flush(done)));
+        if sent.await.is_ok_and(|sent| sent.is_ok()) {
+            // An error means that the thread is gone, and what it had with it.
+            let _ = flushed.await;
+        }
+    }
+}
+
+struct Out(BufWriter<Box<dyn Write + Send>>);
+
+impl Out {
+    fn open(to: &To) -> std::io::Result<Self> {
+        let out: Box<dyn Write + Send> = match to {
+            To::Stdout => Box::new(std::io::stdout()),
+            To::Stderr => Box::new(std::io::stderr()),
+            To::File(path) => Box::new(append(path)?),
+        };
+        Ok(Self(BufWriter::new(out)))
+    }
+}
+
+/// For its owner and its group: it says who did what.
+fn append(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+struct Writer {
+    out: Out,
+    to: To,
+    written: IntCounter,
+    dropped: IntCounter,
+    failing: bool,
+}
+
+impl Writer {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        while let Ok(job) = jobs.recv() {
+            self.work(job);
+            // What came meanwhile goes into the same write.
+            while let Ok(job) = jobs.try_recv() {
+                self.work(job);
+            }
+            let flushed = self.out.0.flush();
+            self.note(&flushed);
+        }
+    }
+
+    fn work(&mut self, job: Job) {
+        match job {
+            Job::Line(line) => {
+                let result = self.out.0.write_all(&line);
+                if result.is_ok() {
+                    self.written.inc();
+                } else {
+                    self.dropped.inc();
+                    self.note(&result);
+                }
+            }
+            Job::Reopen => {
+                let flushed = self.out.0.flush();
+                self.note(&flushed);
+                let opened = Out::open(&self.to).map(|out| self.out = out);
+                self.note(&opened);
+            }
+            Job::Flush(done) => {
+                let flushed = self.out.0.flush();
+                self.note(&flushed);
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Says once that it fails, and once that it works again.
+    fn note(&mut self, result: &std::io::Result<()>) {
+        match result {
+            Err(error) if !self.failing => tracing::error!(%error, "the access log cannot be written"),
+            Ok(()) if self.failing => tracing::info!("the access log is written again"),
+            _ => {}
+        }
+        self.failing = result.is_err();
+    }
+}
