@@ -25,6 +25,11 @@ CARGO_NEEDS=(
   "cargo-fuzz|0.13.0|0.13.2"
 )
 
+# Checks the rules and dashboards that are shipped. Taken out of Debian's package of Prometheus without installing that,
+# so that no service is started; an installed one of this version or newer will do.
+PROMTOOL_PACKAGE=prometheus
+PROMTOOL_MIN=2.42.0
+
 # The MCP SDKs and their servers want a current Node; an older one stays untouched and ours goes to the cache.
 NODE_MAJOR_MIN=24
 NODE_VERSION=24.21.0
