@@ -30,6 +30,17 @@ impl Wrapping {
         Self::listening(stack, name, more, json!({})).await
     }
 
+    /// The same, with more members of the whole file.
+    pub async fn with(stack: &Stack, name: &str, more: &Value) -> Self {
+        let made = Self::new(stack, name, json!({})).await;
+        let file = made.dir.join("stdio.yaml");
+        let text = fs::read_to_string(&file).expect("just written");
+        let mut config: Value = serde_json::from_str(&text).expect("JSON");
+        config.as_object_mut().expect("an object").extend(more.as_object().expect("members").clone());
+        fs::write(file, format!("{config:#}")).expect("a file");
+        made
+    }
+
     /// The same, with listeners.
     pub async fn listening(stack: &Stack, name: &str, more: Value, listen: Value) -> Self {
         let dir = stack.dir().join(name);

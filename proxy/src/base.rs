@@ -73,19 +73,21 @@ impl Base {
         // Stays in place for the life of the process: a write beyond the limit on a file's size then fails,
         // and the call is refused, where by default the process would be killed.
         let _ = signal(SignalKind::from_raw(SIGXFSZ)).map_err(io("the signal SIGXFSZ"))?;
-        let hangup = signal(SignalKind::hangup()).map_err(io("the signal SIGHUP"))?;
         private_directory(&config).map_err(io("the state directory"))?;
         let app = build(config).await?;
         recover(&app).await?;
         let signing = app.identity.signing_key().ok_or(StartError::SigningKey)?;
         ship::first(&app, &signing).await;
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(feed::follow(app.clone())),
             tokio::spawn(ship::run(app.clone(), signing)),
             tokio::spawn(ship::beat(app.clone())),
             tokio::spawn(ship::definitions(app.clone())),
-            tokio::spawn(reopen(app.clone(), hangup)),
         ];
+        if app.observer.access.is_some() {
+            let hangup = signal(SignalKind::hangup()).map_err(io("the signal SIGHUP"))?;
+            tasks.push(tokio::spawn(reopen(app.clone(), hangup)));
+        }
         Ok(Self { app, tasks })
     }
 

@@ -12,8 +12,9 @@ use axum::routing::get;
 use axum::{Json, Router};
 use oakallow_policy::call::CallNames;
 use oakallow_policy::id::Name;
-use serde::Deserialize;
-use serde_json::json;
+use oakallow_policy::resolve::Explanation;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::app::App;
 
@@ -78,6 +79,14 @@ struct Question {
     principal: Option<Name>,
 }
 
+/// The answer.
+#[derive(Serialize)]
+struct Explained<'r> {
+    #[serde(flatten)]
+    explanation: Explanation<'r>,
+    policy: Value,
+}
+
 async fn explain(State(app): State<Arc<App>>, Query(question): Query<Question>) -> Response {
     explained(&app, question).await
 }
@@ -108,7 +117,14 @@ async fn explained(app: &App, q: Question) -> Response {
         method: q.method,
     };
     match view.explain(&names.as_call()) {
-        Ok(explanation) => Json(explanation).into_response(),
+        Ok(explanation) => {
+            let policy = json!({
+                "age_s": app.policy.age_s(),
+                // An older one refuses what it would let through.
+                "fresh": app.policy.is_fresh_for(explanation.decision.risk_level()),
+            });
+            Json(Explained { explanation, policy }).into_response()
+        }
         Err(e) => problem(StatusCode::UNPROCESSABLE_ENTITY, e.to_string()),
     }
 }

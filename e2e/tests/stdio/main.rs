@@ -7,6 +7,7 @@ mod calls;
 mod ends;
 mod guide;
 mod lines;
+mod observed;
 mod sdks;
 mod secrets;
 

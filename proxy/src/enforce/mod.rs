@@ -231,10 +231,7 @@ impl Life<'_> {
         let route = call.route.name.as_str();
         let labels = [record.permission.as_str(), record.resolved_from.as_str(), route];
         self.app.metrics.requests.with_label_values(&labels).inc();
-        Trail::current().note(|noted| {
-            noted.decision = Some(decision.permission().as_str());
-            noted.resolved_from = Some(record.resolved_from.clone());
-        });
+        Trail::current().note(|noted| noted.decided(&record));
         let data = EventData { decision: Some(record.clone()), ..EventData::default() };
         self.pending.push(event::of_call(call, EventType::CallDecided, data));
         self.decision = Some(record);

@@ -122,6 +122,7 @@ impl Life<'_> {
         }
         let data = EventData { decision: Some(record.clone()), ..EventData::default() };
         self.pending.push(event::of_call(self.call, EventType::CallDecided, data));
+        Trail::current().note(|noted| noted.decided(&record));
         self.decision = Some(record);
     }
 

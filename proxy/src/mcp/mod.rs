@@ -123,7 +123,8 @@ impl Exchange<'_> {
                 return self.turn_down(client, "invalid_request", (StatusCode::BAD_REQUEST, body)).await;
             }
         };
-        see(&message, self.session.as_deref());
+        let version = self.received.parts.headers.get("mcp-protocol-version").and_then(|v| v.to_str().ok());
+        see(&message, (version, self.session.as_deref()));
         let era = match self.check_head(&message) {
             Ok(era) => era,
             Err(problem) => {

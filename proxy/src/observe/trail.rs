@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
+use oakallow_policy::audit::DecisionRecord;
 use oakallow_policy::id::Name;
 use serde_json::{Map, Value};
 
@@ -108,6 +109,12 @@ impl Noted {
         self.tenant = call.names.tenant.clone();
         self.tool = Some(call.names.tool.clone());
         self.resource = call.names.resource.clone();
+    }
+
+    /// What the rules said; the last time counts.
+    pub fn decided(&mut self, record: &DecisionRecord) {
+        self.decision = Some(record.permission.as_str());
+        self.resolved_from = Some(record.resolved_from.clone());
     }
 
     /// How it came.

@@ -8,6 +8,7 @@
 )]
 
 mod access;
+mod admin;
 mod bodies;
 mod bundles;
 mod consume;

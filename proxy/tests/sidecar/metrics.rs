@@ -117,3 +117,16 @@ async fn connections_are_counted_and_so_are_those_without_a_place() {
     held.abort();
     until("the end", async || (sidecar.metric("oakallow_connections").await == 0.0).then_some(())).await;
 }
+
+#[tokio::test]
+async fn a_tool_that_is_listed_otherwise_than_before_shows_until_it_is_as_it_was() {
+    let sidecar = Sidecar::start().await;
+    for (description, changed) in [("reads", 0.0), ("deletes", 1.0), ("reads", 0.0)] {
+        let tools = json!([{"name": "read", "description": description, "inputSchema": {"type": "object"}}]);
+        let page = json!({"jsonrpc": "2.0", "id": 1, "result": {"tools": tools}});
+        sidecar.upstream.answers("application/json", &page.to_string());
+        let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+        assert_eq!(sidecar.rpc(&list).send().await.unwrap().status(), 200);
+        assert_eq!(sidecar.metric("oakallow_changed_definitions").await, changed, "{description}");
+    }
+}

@@ -117,6 +117,42 @@ async fn an_mcp_call_continues_the_trace_of_its_message() {
 }
 
 #[tokio::test]
+async fn a_later_leg_of_a_call_takes_its_own_place_in_the_trace_to_the_tool_server() {
+    let collector = Collector::start().await;
+    let more = json!({"tracing": {"otlp_endpoint": collector.url}, "hold": {"budget_s": 0}});
+    let sidecar = Sidecar::with(more).await;
+    let send = async |state: &Value, parent_id: &str| {
+        let mut params = json!({"name": "ask", "arguments": {"id": "42"}, "_meta": {
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "traceparent": format!("00-{TRACE}-{parent_id}-01"),
+        }});
+        params.as_object_mut().unwrap().extend(state.as_object().unwrap().clone());
+        let message = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        let request = sidecar.rpc(&message).header("mcp-protocol-version", "2026-07-28");
+        let answer =
+            request.header("mcp-method", "tools/call").header("mcp-name", "ask").send().await.unwrap();
+        answer.json::<Value>().await.unwrap()
+    };
+    let first = send(&json!({}), CALLER).await;
+    let state = json!({"requestState": first["result"]["requestState"]});
+    assert!(state["requestState"].is_string(), "{first:#}");
+    sidecar.backend.decide(ApprovalStatus::Approved);
+    sidecar.upstream.answers(
+        "application/json",
+        r#"{"jsonrpc":"2.0","id":1,"result":{"content":[],"resultType":"complete"}}"#,
+    );
+    assert_eq!(send(&state, "00f067aa0ba902b8").await["result"]["resultType"], "complete");
+    let seen = sidecar.upstream.seen();
+    let body: Value = serde_json::from_slice(&seen.last().unwrap().body).unwrap();
+    let (header, _) = passed_on(&sidecar);
+    assert_eq!(body["params"]["_meta"]["traceparent"], header);
+    let upstream =
+        until("the way", async || collector.spans().into_iter().find(|s| s.name == "upstream")).await;
+    assert_eq!(header, format!("00-{TRACE}-{}-01", upstream.id));
+    assert_eq!(sidecar.backend.approvals().len(), 1, "one call, whatever trace its legs are in");
+}
+
+#[tokio::test]
 async fn another_trace_at_each_try_is_the_same_call() {
     let collector = Collector::start().await;
     let sidecar = traced(&collector, json!({})).await;

@@ -189,7 +189,7 @@ impl Exchange {
     }
 
     fn see(&self, (caller, txn): (&Caller, &str), message: &Message) {
-        see(message, None);
+        see(message, (None, None));
         Trail::current().note(|noted| {
             noted.txn = txn.to_owned();
             noted.principal = Some(caller.principal.clone());
