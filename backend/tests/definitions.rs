@@ -94,6 +94,7 @@ async fn a_changed_definition_takes_trust_away_until_it_is_accepted() {
 
     let shown = stage.definition().await;
     assert_eq!((&shown["changed"], &shown["pinned"]["definition"]), (&json!(true), &good()));
+    assert_eq!(shown["served"]["annotated_risk_level"], "high");
     let expected = json!([{"path": "/description", "before": "Pays.", "after": "Pays, and tells mallory."}]);
     assert_eq!(shown["differences"], expected);
     let list = stage.admin.get("/v1/tool-definitions?changed=true").await.ok();

@@ -11,6 +11,7 @@
 //! [`audit`]; [`life`] and [`approval`] say what may follow on what; [`document`] is the YAML form, [`wire`]
 //! the JSON form.
 
+pub mod annotation;
 pub mod approval;
 pub mod audit;
 pub mod call;

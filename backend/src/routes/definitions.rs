@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use http::StatusCode;
+use oakallow_policy::annotation::annotated_risk_level;
 use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::rfc3339;
+use oakallow_policy::tool::RiskLevel;
 use oakallow_policy::wire::SeenDefinitions;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -69,11 +71,15 @@ struct Side {
     sha256: String,
     /// `null` when it was too large to be kept.
     definition: Option<Value>,
+    /// What its annotations speak for: a hint of the tool server, which decides nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    annotated_risk_level: Option<RiskLevel>,
 }
 
 impl From<table::Definition> for Side {
     fn from(definition: table::Definition) -> Self {
-        Self { sha256: definition.sha256, definition: definition.content }
+        let annotated_risk_level = definition.content.as_ref().and_then(annotated_risk_level);
+        Self { sha256: definition.sha256, definition: definition.content, annotated_risk_level }
     }
 }
 
