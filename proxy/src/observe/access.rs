@@ -2,7 +2,7 @@
 //! bounded length.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -16,6 +16,9 @@ use crate::metrics::Metrics;
 
 /// Lines that wait for the disk; about 4 MB.
 const QUEUE_MAX: usize = 8_192;
+
+/// Bytes in one write.
+const WRITE_MAX: usize = 64 * 1024;
 
 /// Where the access log goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,8 +146,15 @@ impl AccessLog {
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let (written, dropped) =
             (metrics.seen.access_lines_written.clone(), metrics.seen.access_lines_dropped.clone());
-        let writer =
-            Writer { out: Out::open(to)?, to: to.clone(), written, dropped: dropped.clone(), failing: false };
+        let writer = Writer {
+            out: open(to)?,
+            to: to.clone(),
+            lines: Vec::new(),
+            count: 0,
+            written,
+            dropped: dropped.clone(),
+            failing: false,
+        };
         std::thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run(&jobs))?;
         Ok(Self { queue, dropped })
     }
@@ -175,17 +185,12 @@ impl AccessLog {
     }
 }
 
-struct Out(BufWriter<Box<dyn Write + Send>>);
-
-impl Out {
-    fn open(to: &To) -> std::io::Result<Self> {
-        let out: Box<dyn Write + Send> = match to {
-            To::Stdout => Box::new(std::io::stdout()),
-            To::Stderr => Box::new(std::io::stderr()),
-            To::File(path) => Box::new(append(path)?),
-        };
-        Ok(Self(BufWriter::new(out)))
-    }
+fn open(to: &To) -> std::io::Result<Box<dyn Write + Send>> {
+    Ok(match to {
+        To::Stdout => Box::new(std::io::stdout()),
+        To::Stderr => Box::new(std::io::stderr()),
+        To::File(path) => Box::new(append(path)?),
+    })
 }
 
 /// For its owner and its group: it says who did what.
@@ -195,8 +200,11 @@ fn append(path: &Path) -> std::io::Result<File> {
 }
 
 struct Writer {
-    out: Out,
+    out: Box<dyn Write + Send>,
     to: To,
+    /// Whole lines, and how many, for the next write.
+    lines: Vec<u8>,
+    count: u64,
     written: IntCounter,
     dropped: IntCounter,
     failing: bool,
@@ -207,37 +215,50 @@ impl Writer {
         while let Ok(job) = jobs.recv() {
             self.work(job);
             // What came meanwhile goes into the same write.
-            while let Ok(job) = jobs.try_recv() {
+            while self.lines.len() < WRITE_MAX
+                && let Ok(job) = jobs.try_recv()
+            {
                 self.work(job);
             }
-            let flushed = self.out.0.flush();
-            self.note(&flushed);
+            self.write();
         }
     }
 
     fn work(&mut self, job: Job) {
         match job {
             Job::Line(line) => {
-                let result = self.out.0.write_all(&line);
-                if result.is_ok() {
-                    self.written.inc();
-                } else {
-                    self.dropped.inc();
-                    self.note(&result);
-                }
+                self.lines.extend_from_slice(&line);
+                self.count += 1;
             }
             Job::Reopen => {
-                let flushed = self.out.0.flush();
-                self.note(&flushed);
-                let opened = Out::open(&self.to).map(|out| self.out = out);
+                self.write();
+                let opened = open(&self.to).map(|out| self.out = out);
                 self.note(&opened);
             }
             Job::Flush(done) => {
-                let flushed = self.out.0.flush();
-                self.note(&flushed);
+                self.write();
+                // Whoever waited may have given up.
                 let _ = done.send(());
             }
         }
+    }
+
+    fn write(&mut self) {
+        if self.count == 0 {
+            return;
+        }
+        // What failed may have left the beginning of a line.
+        let start: &[u8] = if self.failing { b"\n" } else { b"" };
+        let result = self.out.write_all(start).and_then(|()| self.out.write_all(&self.lines));
+        let result = result.and_then(|()| self.out.flush());
+        if result.is_ok() {
+            self.written.inc_by(self.count);
+        } else {
+            self.dropped.inc_by(self.count);
+        }
+        self.note(&result);
+        self.lines.clear();
+        self.count = 0;
     }
 
     /// Says once that it fails, and once that it works again.
@@ -248,5 +269,40 @@ impl Writer {
             _ => {}
         }
         self.failing = result.is_err();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::trail::Noted;
+    use super::*;
+
+    fn write(log: &AccessLog) {
+        let noted = Noted { txn: "txn_1".to_owned(), listener: "data", ..Noted::default() };
+        log.write(&Line::of(&Ended { begun: Instant::now(), begun_at_ns: 0, noted: &noted }));
+    }
+
+    #[test]
+    fn what_finds_no_room_is_dropped_and_nobody_waits() {
+        // Nobody writes.
+        let (queue, _jobs) = sync_channel(2);
+        let dropped = Metrics::new().unwrap().seen.access_lines_dropped;
+        let log = AccessLog { queue, dropped: dropped.clone() };
+        (0..5).for_each(|_| write(&log));
+        assert_eq!(dropped.get(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_does_not_take_is_not_counted_as_written() {
+        let metrics = Metrics::new().unwrap();
+        let log = AccessLog::open(&To::File("/dev/full".into()), &metrics).unwrap();
+        (0..3).for_each(|_| write(&log));
+        log.flush().await;
+        assert_eq!(
+            (metrics.seen.access_lines_written.get(), metrics.seen.access_lines_dropped.get()),
+            (0, 3)
+        );
     }
 }

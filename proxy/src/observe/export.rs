@@ -155,3 +155,24 @@ async fn collect(first: Job, jobs: &mut mpsc::Receiver<Job>) -> (Vec<SpanData>, 
     }
     (batch, None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry::trace::SpanId;
+
+    #[test]
+    fn spans_that_find_no_room_are_dropped_and_nobody_waits() {
+        // Nobody takes from it.
+        let (queue, _jobs) = mpsc::channel(1);
+        let dropped = Metrics::new().unwrap().seen.spans_dropped.with_label_values(&["queue"]);
+        let tracer = Tracer { sampler: Sampler::AlwaysOn, queue, dropped: dropped.clone() };
+        for _ in 0..3 {
+            let context = tracer.within(None);
+            assert!(context.own.is_sampled() && context.upstream != SpanId::INVALID);
+            let span = super::super::spans::tests::empty(context.own);
+            tracer.send(vec![span.clone(), span]);
+        }
+        assert_eq!(dropped.get(), 4);
+    }
+}

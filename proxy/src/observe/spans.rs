@@ -159,3 +159,13 @@ fn of_upstream(noted: &Noted) -> Vec<KeyValue> {
     ];
     known.into_iter().filter_map(|(key, value)| Some(KeyValue::new(key, value?))).collect()
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A span that says nothing.
+    pub(in crate::observe) fn empty(own: SpanContext) -> SpanData {
+        span(own, String::new(), (UNIX_EPOCH, UNIX_EPOCH))
+    }
+}

@@ -105,7 +105,8 @@ async fn every_request_leaves_one_line_that_says_what_became_of_it() {
     says(&line(&file, 9).await, &json!({"status": 502, "error": "upstream_unreachable", "outcome": "error"}));
 
     assert_eq!(lines(&file).len(), 9);
-    assert_eq!(sidecar.metric("oakallow_access_lines_written_total").await, 9.0);
+    let written = async || (sidecar.metric("oakallow_access_lines_written_total").await == 9.0).then_some(());
+    until("the count", written).await;
     assert_eq!(sidecar.metric("oakallow_access_lines_dropped_total").await, 0.0);
     let text = std::fs::read_to_string(&file).unwrap();
     for secret in [AGENT, ACME, "hunter2", "s3cret-argument", "oak_live_", "oak_agent_"] {

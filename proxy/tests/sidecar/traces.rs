@@ -84,7 +84,8 @@ async fn a_call_continues_its_callers_trace_and_the_tool_server_the_calls() {
     assert_eq!(upstream.kind, CLIENT);
     let expected = (format!("00-{TRACE}-{}-01", upstream.id), "vendor=1".to_owned());
     assert_eq!(passed_on(&sidecar), expected);
-    assert_eq!(sidecar.metric("oakallow_spans_exported_total").await, 6.0);
+    let exported = async || (sidecar.metric("oakallow_spans_exported_total").await == 6.0).then_some(());
+    until("the count", exported).await;
     assert!(!String::from_utf8_lossy(&collector.raw()).contains(AGENT));
 }
 
