@@ -76,7 +76,7 @@ async fn a_held_call_goes_on_with_the_route_that_it_began_with_and_new_ones_go_b
     let stored: Vec<bool> = requested
         .await
         .iter()
-        .map(|e| e.event.data.parameters.as_ref().unwrap().to_string().contains("42"))
+        .map(|e| e.event.data.parameters.as_ref().unwrap().to_string().contains("\"42\""))
         .collect();
     assert_eq!(stored, [true, false]);
 }
