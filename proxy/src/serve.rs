@@ -82,9 +82,12 @@ async fn answer(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> {
         Err(refusal) => {
             let snapshot = app.policy.snapshot();
             let sender = principal(&parts.headers, &snapshot);
-            let subject =
-                sender.map(|p| Subject::request(&txn, (p, None), route_of(&live, &parts).as_deref()));
-            trail.note(|noted| noted.principal = sender.cloned());
+            let route = route_of(&live, &parts);
+            let subject = sender.map(|p| Subject::request(&txn, (p, None), route.as_deref()));
+            trail.note(|noted| {
+                noted.principal = sender.cloned();
+                route.iter().for_each(|route| noted.of_route(route));
+            });
             return turn_down((app, &live), subject.as_ref(), refusal, &mut client).await;
         }
     };

@@ -74,7 +74,8 @@ async fn every_request_leaves_one_line_that_says_what_became_of_it() {
     let unknown =
         client().post(&url).header("x-api-key", "oak_agent_nobody_0123456789").json(&json!({"id": "42"}));
     assert_eq!(unknown.send().await.unwrap().status(), 401);
-    let expected = json!({"status": 401, "error": "unauthenticated", "principal": null, "tool": null});
+    let expected =
+        json!({"status": 401, "error": "unauthenticated", "principal": null, "route": "http", "tool": null});
     says(&line(&file, 4).await, &expected);
 
     let nowhere = client().post(format!("http://{}/oak_live_0123456789abcdef", sidecar.proxy.data));
