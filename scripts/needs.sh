@@ -4,6 +4,7 @@
 # when | Debian package | probe | what for
 #   build   `cargo run --release -- dev`
 #   check   `./check`, on top of build
+#   bench   `bench/proxy/run`, on top of build
 SYSTEM_NEEDS=(
   "build|build-essential|command -v cc|links every crate; compiles SQLite and the TLS provider"
   "build|build-essential|command -v make|drives the build of zlib-ng"
@@ -15,6 +16,11 @@ SYSTEM_NEEDS=(
   "check|chromium|command -v chromium|presses Approve in the end-to-end tests, driven by Playwright"
   "check|curl|command -v curl|runs the commands of the README"
   "check|jq|command -v jq|reads JSON in scripts"
+  "bench|nginx-light|command -v nginx|the tool server of bench/proxy, and one of the proxies beside ours"
+  "bench|wrk|command -v wrk|sends the calls of bench/proxy"
+  "bench|strace|command -v strace|counts system calls"
+  "bench|npm|command -v npm|installs Cerbos for bench/proxy"
+  "bench|python3-venv|python3 -c 'import venv, ensurepip'|keeps Envoy out of the system's packages"
   "check|valgrind|command -v valgrind|counts the instructions of a decision"
 )
 
@@ -33,6 +39,9 @@ PROMTOOL_MIN=2.42.0
 # The MCP SDKs and their servers want a current Node; an older one stays untouched and ours goes to the cache.
 NODE_MAJOR_MIN=24
 NODE_VERSION=24.21.0
+
+# The decision point behind Envoy in bench/proxy; Envoy's version stands in bench/proxy/requirements.txt.
+CERBOS_VERSION=0.55.0
 
 # Everything installed without the system's package manager goes here, and may be deleted at any time.
 OAKALLOW_CACHE=${OAKALLOW_CACHE:-${HOME:?}/.cache/oakallow}

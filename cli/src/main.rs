@@ -24,6 +24,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Govern, approve and audit the tool calls of AI agents.
 #[derive(Parser)]
 #[command(name = "oakallow", version, propagate_version = true, arg_required_else_help = true)]

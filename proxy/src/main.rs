@@ -7,6 +7,9 @@ use clap::Parser;
 use oakallow_proxy::config::Config;
 use tokio::signal::unix::{SignalKind, signal};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Decides, holds, signs, forwards and records tool calls.
 #[derive(Parser)]
 #[command(version)]

@@ -1,0 +1,1 @@
+"""Our proxy beside others, in turns, on one core: see ../README.md."""
