@@ -4,7 +4,7 @@
 //! own without gaps and puts the hash of the one before into each, so that a reader of any stretch sees
 //! whether something was left out, added or altered.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use crate::canonical::{self, CanonicalError};
@@ -160,79 +160,80 @@ pub struct Event {
 }
 
 /// What an event says. Absent where it does not apply; bodies only as digests, parameters only after
-/// redaction.
+/// redaction. The members stand in canonical order, here and in what is inside, so that events are written without
+/// sorting.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EventData {
-    /// Tenant.
+    /// The approval.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tenant: Option<String>,
-    /// Who called, or acted: agent, key, user.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub principal: Option<String>,
+    pub approval: Option<ApprovalRecord>,
     /// The tool server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audience: Option<String>,
-    /// The proxy's route.
+    /// The decision.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub route: Option<String>,
-    /// Tool.
+    pub decision: Option<DecisionRecord>,
+    /// Anything else that belongs to this type of event (the changed rule, the proxy's version).
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub detail: Map<String, Value>,
+    /// What was sent and what came back.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tool: Option<String>,
-    /// Resource.
+    pub execution: Option<ExecutionRecord>,
+    /// The call's fingerprint.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resource: Option<String>,
+    pub fingerprint: Option<String>,
     /// Method.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
     /// Arguments, redacted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parameters: Option<Value>,
-    /// The call's fingerprint.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fingerprint: Option<String>,
-    /// The decision.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub decision: Option<DecisionRecord>,
     /// Why it may run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub permit: Option<PermitReason>,
-    /// The approval.
+    /// Who called, or acted: agent, key, user.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub approval: Option<ApprovalRecord>,
-    /// The execution token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token_id: Option<String>,
-    /// What was sent and what came back.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub execution: Option<ExecutionRecord>,
+    pub principal: Option<String>,
     /// A stable code or a short sentence: why refused, why unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Anything else that belongs to this type of event (the changed rule, the proxy's version).
-    #[serde(skip_serializing_if = "Map::is_empty")]
-    pub detail: Map<String, Value>,
+    /// Resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource: Option<String>,
+    /// The proxy's route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// The execution token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_id: Option<String>,
+    /// Tool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
 }
 
 /// A decision as recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecisionRecord {
+    /// The tool server describes the tool otherwise than it was pinned.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub definition_changed: bool,
     /// The answer.
     pub permission: Permission,
+    /// Version of the policy.
+    pub policy_version: u64,
     /// Gate or level.
     pub resolved_from: String,
     /// The rule that matched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
-    /// Version of the policy.
-    pub policy_version: u64,
     /// The tool is not registered.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unregistered: bool,
-    /// The tool server describes the tool otherwise than it was pinned.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub definition_changed: bool,
 }
 
 impl From<&crate::Decision<'_>> for DecisionRecord {
@@ -252,49 +253,49 @@ impl From<&crate::Decision<'_>> for DecisionRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ApprovalRecord {
+    /// Who decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decided_by: Option<String>,
     /// `apr_…`
     pub id: String,
+    /// What they wrote.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// `REF-…`
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
     /// Its state after the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// Who decided.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub decided_by: Option<String>,
-    /// What they wrote.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
 }
 
 /// What was sent and what came back.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ExecutionRecord {
-    /// `success`, `failed`, `error` or `unknown`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub result: Option<String>,
-    /// HTTP status of the answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<u16>,
     /// Milliseconds from sending to the end of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub duration_ms: Option<u64>,
     /// SHA-256 of the body that was sent, hex.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request_sha256: Option<String>,
-    /// SHA-256 of the body of the answer, hex.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub response_sha256: Option<String>,
     /// Its length in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_bytes: Option<u64>,
+    /// SHA-256 of the body of the answer, hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_sha256: Option<String>,
+    /// `success`, `failed`, `error` or `unknown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// HTTP status of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status: Option<u16>,
 }
 
 /// An event in its place: the CloudEvents envelope, with the chain as extension attributes. Reading one
 /// refuses unknown attributes: the hash would not cover them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "ReadChained")]
 pub struct Chained {
     /// Always `1.0` (CloudEvents).
@@ -306,8 +307,42 @@ pub struct Chained {
     /// Hash of the event before, hex; 64 zeros for the first.
     pub prev: String,
     /// The event.
-    #[serde(flatten)]
     pub event: Event,
+}
+
+impl Serialize for Chained {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let Self { specversion, source, seq, prev, event } = self;
+        let Event { id, kind, time, txn, data } = event;
+        WrittenChained {
+            data,
+            id,
+            prev,
+            seq: *seq,
+            source,
+            specversion,
+            time,
+            txn: txn.as_deref(),
+            kind: *kind,
+        }
+        .serialize(s)
+    }
+}
+
+/// [`Chained`] as it is written: in canonical order.
+#[derive(Serialize)]
+struct WrittenChained<'a> {
+    data: &'a EventData,
+    id: &'a str,
+    prev: &'a str,
+    seq: u64,
+    source: &'a str,
+    specversion: &'a str,
+    time: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    txn: Option<&'a str>,
+    #[serde(rename = "type")]
+    kind: EventType,
 }
 
 /// [`Chained`] as it is read: `flatten` would let unknown attributes pass.
@@ -382,9 +417,15 @@ impl Chained {
             prev: head.hash.clone(),
             event,
         };
-        let bytes = canonical::json_bytes(&chained)?;
+        let bytes = chained.bytes()?;
         let head = Head { seq: chained.seq, hash: canonical::hex(&canonical::sha256(&bytes)) };
         Ok((chained, bytes, head))
+    }
+
+    /// Its canonical form: what the next one's `prev` is the hash of.
+    pub fn bytes(&self) -> Result<Vec<u8>, CanonicalError> {
+        let EventData { parameters, detail, .. } = &self.event.data;
+        canonical::ordered_bytes(self, parameters.as_ref(), detail)
     }
 
     /// Checks that this event continues the chain of `source` at `head`, and returns the head after it.
@@ -400,7 +441,7 @@ impl Chained {
         if self.prev != head.hash {
             return Err(ChainError::Link { seq });
         }
-        let bytes = canonical::json_bytes(self).map_err(|_| ChainError::Canonical { seq })?;
+        let bytes = self.bytes().map_err(|_| ChainError::Canonical { seq })?;
         Ok(Head { seq, hash: canonical::hex(&canonical::sha256(&bytes)) })
     }
 }

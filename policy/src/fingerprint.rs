@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::call::Call;
 use crate::canonical::{self, CanonicalError};
@@ -12,18 +12,19 @@ use crate::canonical::{self, CanonicalError};
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
+/// In canonical order.
 #[derive(Serialize)]
 struct Bytes<'a> {
-    v: u8,
-    org: &'a str,
-    tenant: Option<&'a str>,
-    principal: &'a str,
-    route: &'a str,
-    tool: &'a str,
-    resource: Option<&'a str>,
-    method: Option<&'a str>,
-    definition_hash: Option<String>,
     args: &'a Value,
+    definition_hash: Option<String>,
+    method: Option<&'a str>,
+    org: &'a str,
+    principal: &'a str,
+    resource: Option<&'a str>,
+    route: &'a str,
+    tenant: Option<&'a str>,
+    tool: &'a str,
+    v: u8,
 }
 
 impl Fingerprint {
@@ -47,7 +48,7 @@ impl Fingerprint {
             definition_hash: definition_hash.map(|h| canonical::hex(&h)),
             args,
         };
-        Ok(Self(canonical::sha256(&canonical::json_bytes(&bytes)?)))
+        Ok(Self(canonical::sha256(&canonical::ordered_bytes(&bytes, Some(args), &Map::new())?)))
     }
 
     /// From its written form.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
+use crate::canonical::CanonicalError;
 use crate::id::Name;
 use crate::index::{Index, hash_name};
 use crate::pin::{ChangedDefinition, DefinitionDigest, Pin};
@@ -228,6 +229,17 @@ impl RuleSet {
     #[must_use]
     pub fn tool(&self, name: &str, audience: &str) -> Option<&Tool> {
         self.tool_anywhere(name).filter(|t| t.audience.as_str() == audience)
+    }
+
+    /// [`Tool::definition_hash`] of that tool at that audience; `None` when it is not registered.
+    pub fn definition_hash(&self, name: &str, audience: &str) -> Result<Option<[u8; 32]>, CanonicalError> {
+        let found = self.catalog.find(hash_name(name), name);
+        let Some(entry) = found.filter(|e| e.tool.audience.as_str() == audience) else { return Ok(None) };
+        if let Some(known) = entry.definition.get() {
+            return Ok(Some(*known));
+        }
+        let hash = entry.tool.definition_hash()?;
+        Ok(Some(*entry.definition.get_or_init(|| hash)))
     }
 
     /// The registered tool of that name, wherever it lives.

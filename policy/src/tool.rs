@@ -114,7 +114,7 @@ impl Tool {
         let definition = serde_json::json!({
             "v": 1, "name": self.name, "description": self.description, "parameter_schema": self.parameter_schema,
         });
-        Ok(canonical::sha256(&canonical::json_bytes(&definition)?))
+        Ok(canonical::sha256(&canonical::value_bytes(&definition)?))
     }
 }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use oakallow_policy::permit::Consumption;
 use oakallow_policy::wire::{
-    ApprovalAnswer, ApprovalRequest, ApprovalStates, ApprovalStatesRequest, AuditAck, AuditBatch,
-    ConsumeRequest, Enroll, Enrolled, Heartbeat, Problem, Secret, SeenDefinitions, Signed,
+    ApprovalAnswer, ApprovalRequest, ApprovalStates, ApprovalStatesRequest, AuditAck, ConsumeRequest, Enroll,
+    Enrolled, Heartbeat, Problem, Secret, SeenDefinitions, Signed,
 };
 use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Serialize;
@@ -128,9 +128,11 @@ impl Backend {
         .map(drop)
     }
 
-    /// Hands over audit events.
-    pub async fn audit(&self, batch: &AuditBatch) -> Result<AuditAck, BackendError> {
-        self.post(&format!("/v1/proxies/{}/audit", self.proxy_id), batch).await
+    /// Hands over audit events: an `AuditBatch`, written already.
+    pub async fn audit(&self, batch: Vec<u8>) -> Result<AuditAck, BackendError> {
+        let request =
+            self.own(Method::POST, "/audit").timeout(TIMEOUT).header("content-type", "application/json");
+        send(request.body(batch)).await
     }
 
     /// Tells what tool servers say their tools are.

@@ -47,6 +47,7 @@ pub mod serve;
 pub mod ship;
 pub mod spool;
 pub mod sse;
+pub mod stream;
 pub mod unidentified;
 
 pub use base::StartError;

@@ -18,6 +18,7 @@ use crate::config::{Config, Listen};
 use crate::ops::{admin as admin_router, ops as ops_router};
 use crate::phases::Phases;
 use crate::reload;
+use crate::stream::Gathered;
 
 /// Calls in flight get this long to finish when the proxy stops.
 const DRAIN_MAX: Duration = Duration::from_secs(25);
@@ -94,7 +95,7 @@ async fn accept(
             let mut stream = pingora::protocols::l4::stream::Stream::from(tcp);
             connection.accompany(&mut stream);
             tokio::select! {
-                _ = proxy.process_new(Box::new(stream), &watched) => {}
+                _ = proxy.process_new(Box::new(Gathered::new(stream)), &watched) => {}
                 () = connection.overdue() => {}
             }
         });

@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use oakallow_policy::audit::Head;
-use oakallow_policy::canonical::{hex, json_bytes, sha256};
-use oakallow_policy::wire::{AuditBatch, Heartbeat, Purpose, Signed};
+use oakallow_policy::canonical::{hex, sha256};
+use oakallow_policy::wire::{Heartbeat, Purpose, Signed};
 
 use crate::app::App;
 use crate::backend::BackendError;
-use crate::spool::{Chain, SpoolError};
+use crate::spool::{Chain, Kept, SpoolError};
 
 /// Events in one request.
 const BATCH_MAX: usize = 500;
 /// Their bytes: half of what the backend takes. Callers choose how large an event is.
 const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// What a signed head takes up, and what stands around it.
+const HEAD_BYTES: usize = 1024;
 const BACK_OFF_MIN: Duration = Duration::from_millis(200);
 const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(20);
@@ -61,10 +63,10 @@ async fn ship(app: &App, key: &SigningKey) -> Result<(), String> {
         .map_err(|e| e.to_string())?
         .map_err(|e: SpoolError| e.to_string())?;
     let Some(last) = events.last() else { return Err("the spool misses events".to_owned()) };
-    let bytes = json_bytes(last).map_err(|e| e.to_string())?;
-    let head = Head { seq: last.seq, hash: hex(&sha256(&bytes)) };
+    let head = Head { seq: last.seq, hash: hex(&sha256(&last.bytes)) };
     let head = Signed::seal(Purpose::Head, &head, &app.identity.proxy_id, key).map_err(|e| e.to_string())?;
-    let ack = app.backend.audit(&AuditBatch { events, head }).await.map_err(|e| {
+    let batch = batch(&events, &head).map_err(|e| e.to_string())?;
+    let ack = app.backend.audit(batch).await.map_err(|e| {
         if contradicts(&e) && app.spool.set_chain(Chain::Contradicted) {
             tracing::error!(error = %e, "the backend does not take this proxy's events: calls are refused until it does, or an operator enrols it anew");
         }
@@ -72,6 +74,25 @@ async fn ship(app: &App, key: &SigningKey) -> Result<(), String> {
     })?;
     app.spool.set_chain(Chain::Good);
     app.spool.acknowledge(ack.acknowledged_seq).map_err(|e| e.to_string())
+}
+
+/// An [`AuditBatch`] as it is written, of events that are written already.
+///
+/// [`AuditBatch`]: oakallow_policy::wire::AuditBatch
+fn batch(events: &[Kept], head: &Signed) -> serde_json::Result<Vec<u8>> {
+    let bytes: usize = events.iter().map(|kept| kept.bytes.len() + 1).sum();
+    let mut batch = Vec::with_capacity(bytes + HEAD_BYTES);
+    batch.extend_from_slice(br#"{"events":["#);
+    for (at, kept) in events.iter().enumerate() {
+        if at > 0 {
+            batch.push(b',');
+        }
+        batch.extend_from_slice(&kept.bytes);
+    }
+    batch.extend_from_slice(br#"],"head":"#);
+    serde_json::to_writer(&mut batch, head)?;
+    batch.push(b'}');
+    Ok(batch)
 }
 
 /// Whether the backend will not take this chain however often it is sent: it has another one of this proxy, or

@@ -1,6 +1,7 @@
 //! The tools of an org, with what does not depend on the call worked out beforehand.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use hashbrown::HashTable;
 
@@ -16,6 +17,8 @@ use crate::tool::{Category, RiskLevel, Tool};
 /// A tool as resolution needs it.
 pub(crate) struct ToolEntry {
     pub(crate) tool: Tool,
+    /// [`Tool::definition_hash`], once somebody has asked: a schema may be large, and is hashed whole.
+    pub(super) definition: OnceLock<[u8; 32]>,
     /// Levels 9 to 12, worked out beforehand: they do not depend on the call.
     pub(crate) fallback: (Permission, Level),
     pub(crate) stopped: bool,
@@ -76,6 +79,7 @@ impl Catalog {
                 fallback: fallback(tool, category_default),
                 stopped: policy.kill_switches.iter().any(|k| *k == KillSwitch::Tool(tool.name.clone())),
                 tool: tool.clone(),
+                definition: OnceLock::new(),
             };
             let hash = hash_name(&tool.name);
             if tools.find(hash, |e: &ToolEntry| e.tool.name == tool.name).is_some() {

@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use http::{Method, Uri};
 use oakallow_policy::audit::{DecisionRecord, Event, EventData, EventType};
-use oakallow_policy::canonical::{json_bytes, sha256};
+use oakallow_policy::canonical::{sha256, value_bytes};
 use oakallow_policy::fingerprint::Fingerprint;
 use oakallow_policy::life::{self, Closing, Stage, Step};
 use oakallow_policy::token::TokenKey;
@@ -184,9 +184,9 @@ impl Life<'_> {
 
     fn prints(&self, view: &View) -> Result<Prints, Refusal> {
         let call = self.call;
-        let tool = view.snapshot().rules.tool(&call.names.tool, &call.names.audience);
+        let rules = &view.snapshot().rules;
         let definition =
-            tool.map(oakallow_policy::Tool::definition_hash).transpose().map_err(|e| unavailable(&e))?;
+            rules.definition_hash(&call.names.tool, &call.names.audience).map_err(|e| unavailable(&e))?;
         let unread = |e: &dyn std::fmt::Display| Refusal::InvalidRequest(e.to_string());
         // An approval is for the tool as it is described now, whatever was pinned.
         let served = view.served(&call.names.as_call());
@@ -196,7 +196,7 @@ impl Life<'_> {
         };
         let fingerprint = Fingerprint::of(&call.names.as_call(), &call.route.name, described, &call.args)
             .map_err(|e| unread(&e))?;
-        let arguments = sha256(&json_bytes(&call.parameters).map_err(|e| unread(&e))?);
+        let arguments = sha256(&value_bytes(&call.parameters).map_err(|e| unread(&e))?);
         Ok(Prints { fingerprint, definition, arguments })
     }
 

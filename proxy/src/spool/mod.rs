@@ -1,13 +1,14 @@
 //! The durable local queue of audit events: an event counts only once it is in here.
 //!
-//! One writer thread numbers and chains the events, writes what has gathered as one batch, and only
-//! then answers. It also keeps the list of open calls (held, or forwarded without an outcome), in the
+//! One writer numbers and chains the events, writes what has gathered as one batch, and only then answers. It is a
+//! task where a write only hands over to the operating system, and a thread where it waits for a disk. It also keeps the list of open calls (held, or forwarded without an outcome), in the
 //! same batches, so that a restart knows which calls to close.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
+use fjall::Slice;
 use oakallow_policy::audit::{Chained, Event, Head};
 use oakallow_policy::life::{Tracked, tracked};
 use oakallow_policy::timestamp::parse_rfc3339;
@@ -15,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Durability, Limits};
 use room::Room;
+pub use store::Kept;
 use store::{HEAD, Store, unwritable};
 
 mod files;
@@ -101,7 +103,7 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens the spool in `directory` and starts its writer. Events of calls that a former process left
+    /// Opens the spool in `directory` and starts its writer; within a runtime of tokio. Events of calls that a former process left
     /// open are returned by [`Spool::open_calls`].
     pub fn open(
         directory: &Path,
@@ -119,10 +121,14 @@ impl Spool {
             failures: Arc::default(),
         };
         let failures = writer.failures.clone();
-        std::thread::Builder::new()
-            .name("spool".to_owned())
-            .spawn(move || writer.run(incoming))
-            .map_err(|e| SpoolError::Open(e.to_string()))?;
+        match durability {
+            Durability::Process => drop(tokio::spawn(writer.run(incoming))),
+            Durability::Power => std::thread::Builder::new()
+                .name("spool".to_owned())
+                .spawn(move || writer.run_blocking(incoming))
+                .map(drop)
+                .map_err(|e| SpoolError::Open(e.to_string()))?,
+        }
         Ok(Self { queue, standing, store, room: Room::new(limits), failures, chain: Arc::default() })
     }
 
@@ -218,6 +224,7 @@ impl Spool {
     pub fn oldest_age_s(&self, now_ms: u64) -> u64 {
         // What cannot be read is reported by `is_failing` and by the shipper.
         let oldest = self.unacknowledged(1, 0).ok().and_then(|events| events.into_iter().next());
+        let oldest = oldest.and_then(|kept| serde_json::from_slice::<Chained>(&kept.bytes).ok());
         let written = oldest.and_then(|e| parse_rfc3339(&e.event.time));
         written.map_or(0, |at| now_ms.saturating_sub(at) / 1_000)
     }
@@ -236,7 +243,7 @@ impl Spool {
 
     /// The next events that the backend does not have, oldest first: at most so many, and so many bytes
     /// (one event may have more).
-    pub fn unacknowledged(&self, most: usize, bytes_max: usize) -> Result<Vec<Chained>, SpoolError> {
+    pub fn unacknowledged(&self, most: usize, bytes_max: usize) -> Result<Vec<Kept>, SpoolError> {
         let after = self.standing.borrow().acknowledged;
         self.store.read(after, most, bytes_max)
     }
@@ -270,15 +277,18 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(self, mut queue: mpsc::UnboundedReceiver<Append>) {
+    async fn run(self, mut queue: mpsc::UnboundedReceiver<Append>) {
+        while let Some(first) = queue.recv().await {
+            // Everything else that can run does so first: what it appends goes into the same batch. Nothing waits
+            // when nothing else is to be done.
+            tokio::task::yield_now().await;
+            self.write(gathered(first, &mut queue));
+        }
+    }
+
+    fn run_blocking(self, mut queue: mpsc::UnboundedReceiver<Append>) {
         while let Some(first) = queue.blocking_recv() {
-            let mut appends = vec![first];
-            while appends.len() < BATCH_MAX
-                && let Ok(append) = queue.try_recv()
-            {
-                appends.push(append);
-            }
-            self.write(appends);
+            self.write(gathered(first, &mut queue));
         }
     }
 
@@ -311,15 +321,19 @@ impl Writer {
         let (mut head, mut written_bytes) = (self.standing.borrow().head.clone(), 0);
         let mut batch = self.store.db.batch().durability(Some(self.store.persist));
         for event in appends.iter_mut().flat_map(|a| a.events.drain(..)) {
-            self.track(&mut batch, &event)?;
             let (chained, bytes, next) = Chained::append(&self.source, &head, event).map_err(unwritable)?;
             written_bytes += bytes.len() as u64;
+            let bytes = Slice::from(bytes);
+            self.track(&mut batch, &chained.event, &bytes);
             batch.insert(&self.store.events, chained.seq.to_be_bytes(), bytes);
             head = next;
         }
         // After the events: what the call did before is not what leaves it open now.
         for event in appends.iter_mut().filter_map(|a| a.opening.take()) {
-            self.open(&mut batch, &event)?;
+            let bytes = serde_json::to_vec(&event).map_err(unwritable)?;
+            if let Some(txn) = &event.txn {
+                batch.insert(&self.store.open, txn.as_bytes(), bytes);
+            }
         }
         batch.insert(&self.store.meta, HEAD, serde_json::to_vec(&head).map_err(unwritable)?);
         batch.commit().map_err(unwritable)?;
@@ -332,19 +346,23 @@ impl Writer {
     }
 
     /// Keeps the list of open calls in step with the events.
-    fn track(&self, batch: &mut fjall::OwnedWriteBatch, event: &Event) -> Result<(), SpoolError> {
-        let Some(txn) = &event.txn else { return Ok(()) };
+    fn track(&self, batch: &mut fjall::OwnedWriteBatch, event: &Event, bytes: &Slice) {
+        let Some(txn) = &event.txn else { return };
         match tracked(event.kind) {
-            Tracked::Opens => self.open(batch, event)?,
+            Tracked::Opens => batch.insert(&self.store.open, txn.as_bytes(), bytes.clone()),
             Tracked::Closes => batch.remove(&self.store.open, txn.as_bytes()),
             Tracked::Passes => {}
         }
-        Ok(())
     }
+}
 
-    fn open(&self, batch: &mut fjall::OwnedWriteBatch, event: &Event) -> Result<(), SpoolError> {
-        let Some(txn) = &event.txn else { return Ok(()) };
-        batch.insert(&self.store.open, txn.as_bytes(), serde_json::to_vec(event).map_err(unwritable)?);
-        Ok(())
+/// What waits, up to a batch.
+fn gathered(first: Append, queue: &mut mpsc::UnboundedReceiver<Append>) -> Vec<Append> {
+    let mut appends = vec![first];
+    while appends.len() < BATCH_MAX
+        && let Ok(append) = queue.try_recv()
+    {
+        appends.push(append);
     }
+    appends
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Slice};
 use oakallow_policy::audit::{Chained, Event, Head};
 
 use super::files::Files;
@@ -19,6 +19,14 @@ const MEMTABLE_BYTES: u64 = 4 * 1024 * 1024;
 const CACHE_BYTES: u64 = 4 * 1024 * 1024;
 /// The least that fjall accepts.
 const JOURNAL_BYTES: u64 = 64 * 1024 * 1024;
+
+/// An event of the chain, as it is kept.
+pub struct Kept {
+    /// Its number.
+    pub seq: u64,
+    /// Its canonical form.
+    pub bytes: Slice,
+}
 
 #[derive(Clone)]
 pub(super) struct Store {
@@ -65,15 +73,17 @@ impl Store {
         Ok(Standing { head, acknowledged, waiting_bytes: self.bytes(acknowledged, u64::MAX)? })
     }
 
-    pub(super) fn read(&self, after: u64, most: usize, bytes_max: usize) -> Result<Vec<Chained>, SpoolError> {
+    /// Events as they are kept, in canonical form.
+    pub(super) fn read(&self, after: u64, most: usize, bytes_max: usize) -> Result<Vec<Kept>, SpoolError> {
         let (mut events, mut bytes) = (Vec::new(), 0);
         for entry in self.events.range((after + 1).to_be_bytes()..).take(most) {
-            let value = entry.value().map_err(unwritable)?;
+            let (key, value) = entry.into_inner().map_err(unwritable)?;
             bytes += value.len();
             if bytes > bytes_max && !events.is_empty() {
                 break;
             }
-            events.push(serde_json::from_slice(&value).map_err(unwritable)?);
+            let seq = u64::from_be_bytes(key.as_ref().try_into().map_err(unwritable)?);
+            events.push(Kept { seq, bytes: value });
         }
         Ok(events)
     }
@@ -101,7 +111,11 @@ impl Store {
             .iter()
             .map(|entry| {
                 let (key, value) = entry.into_inner().map_err(unwritable)?;
-                let event = serde_json::from_slice(&value).map_err(unwritable)?;
+                // What opened a call is an event of the chain, or was about to become one.
+                let event = match serde_json::from_slice::<Chained>(&value) {
+                    Ok(chained) => chained.event,
+                    Err(_) => serde_json::from_slice(&value).map_err(unwritable)?,
+                };
                 Ok((String::from_utf8_lossy(&key).into_owned(), event))
             })
             .collect()
