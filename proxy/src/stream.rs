@@ -130,3 +130,45 @@ impl<S: IO> Peek for Gathered<S> {
         self.inner.try_peek(buf).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn head_and_body_leave_together_when_they_are_flushed() {
+        let (mut agent, ours) = duplex(WRITE_BYTES_MAX * 4);
+        let mut ours = Gathered::new(ours);
+        ours.write_all(b"head ").await.unwrap();
+        ours.write_all(b"body").await.unwrap();
+        let mut read = [0; 64];
+        let early = tokio::select! {
+            biased;
+            read = agent.read(&mut read) => Some(read),
+            () = tokio::task::yield_now() => None,
+        };
+        assert!(early.is_none());
+        ours.flush().await.unwrap();
+        assert_eq!(agent.read(&mut read).await.unwrap(), b"head body".len());
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_leaves_in_pieces_and_room_is_given_back() {
+        let (mut agent, ours) = duplex(1000);
+        let mut ours = Gathered::new(ours);
+        let text: Vec<u8> = (0..WRITE_BYTES_MAX * 3 + 7).map(|n| n.to_le_bytes()[0]).collect();
+        let sent = text.clone();
+        let send = async {
+            ours.write_all(&sent).await.unwrap();
+            ours.flush().await.unwrap();
+            (ours.waiting.len(), ours.waiting.capacity() <= KEPT_BYTES_MAX)
+        };
+        let mut got = vec![0; text.len()];
+        let (left, received) = tokio::join!(send, agent.read_exact(&mut got));
+        received.unwrap();
+        assert!(got == text);
+        assert_eq!(left, (0, true));
+    }
+}

@@ -91,7 +91,7 @@ class Ours(Target):
             "backend": {"url": self.backend.url, "join_token_file": str(home / "join-token")},
             "durability": "process",
             # As many as the backend is behind at the end of a round: it has what is left of one core.
-            "limits": {"spool_events_max": 100_000_000, "spool_bytes_max": 100_000_000_000},
+            "limits": {"spool_events_max": 100_000_000},
             "routes": [
                 {"name": "http", "kind": "http", "path": "/tools/{tool}", **route},
                 {"name": "mcp", "kind": "mcp", "path": "/mcp", **route},
