@@ -1,5 +1,6 @@
 """Processes: started on one core, stopped while others are measured, and what they used."""
 
+import atexit
 import os
 import platform
 import signal
@@ -41,6 +42,10 @@ def listens(port):
         return s.connect_ex(("127.0.0.1", port)) == 0
 
 
+# Told to stop: as from the keyboard, so that everything is ended and removed.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 class Process:
     """A child on one core, in a group of its own; its output goes to a file."""
 
@@ -58,6 +63,8 @@ class Process:
                 [str(word) for word in command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory,
                 env={**os.environ, **(env or {})}, start_new_session=True, preexec_fn=place,
             )
+        # Also when what it belongs to did not start.
+        atexit.register(self.end)
 
     def ready(self, port):
         def holds():
