@@ -56,7 +56,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<Done> {
         }
         let mut proxy = oakallow_proxy::start(config).await.context("the proxy cannot start")?;
         proxy.follow(args.config);
-        tracing::info!(listen = %proxy.data, ops = %proxy.ops, admin = %proxy.admin, "the proxy is ready");
+        tracing::info!(listen = %proxy.addresses(), ops = %proxy.ops, admin = %proxy.admin, "the proxy is ready");
         stop.requested().await;
         tracing::info!("stopping");
         proxy.shutdown().await;

@@ -38,7 +38,18 @@ fn every_example_is_accepted() {
     let files: Vec<PathBuf> =
         fs::read_dir(config_dir()).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(files.len() >= 2, "{files:?}");
+    let dir = tempfile::tempdir().unwrap();
+    tls_files(dir.path());
     for file in files {
+        // The files that it names are not ours to have; these stand in for them.
+        let text = fs::read_to_string(&file).unwrap();
+        let file = if text.contains("/etc/oakallow") {
+            let copy = dir.path().join(file.file_name().unwrap());
+            fs::write(&copy, text.replace("/etc/oakallow", &dir.path().display().to_string())).unwrap();
+            copy
+        } else {
+            file
+        };
         let checked = oakallow(&["check", file.to_str().unwrap()]);
         assert!(checked.status.success(), "{}", stdout(&checked));
     }
@@ -209,4 +220,79 @@ fn a_proxy_that_listens_does_not_start_with_stdio_routes_nor_the_other_way_round
         "{}",
         stderr(&commandless)
     );
+}
+
+/// A server's certificate and key, an authority of clients, and another key.
+fn tls_files(dir: &Path) {
+    let server = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    fs::write(dir.join("tls.crt"), server.cert.pem()).unwrap();
+    fs::write(dir.join("tls.key"), server.signing_key.serialize_pem()).unwrap();
+    fs::write(dir.join("clients.crt"), server.cert.pem()).unwrap();
+    fs::write(dir.join("other.key"), rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    fs::write(dir.join("empty.json"), "{\"keys\": []}").unwrap();
+}
+
+/// What of `config/identity.yaml` is changed, into what, and what is said about it.
+const BAD_IDENTITY: [(&str, &str, &str); 22] = [
+    ("certificate: DIR/tls.crt", "certificate: DIR/none.crt", "none.crt`: No such file"),
+    ("key: DIR/tls.key", "key: DIR/other.key", "other.key`: the key is not that of the certificate"),
+    ("key: DIR/tls.key", "key: DIR/tls.crt", "there is no private key in PEM in it"),
+    ("client_ca: DIR/clients.crt", "client_ca: DIR/tls.key", "there is no certificate in PEM in it"),
+    (
+        "client_ca: DIR/clients.crt",
+        "client_certificate: required",
+        "certificates of clients take a `client_ca`",
+    ),
+    ("client_ca: DIR/clients.crt", "", "certificates of clients take a `client_ca`"),
+    ("[keys, corp]", "[keys, corp, corq]", "`corq` is neither"),
+    ("[keys, corp]", "[keys, corp, certificates]", "takes `tls` with a `client_ca`"),
+    ("[keys, corp]", "[keys]", "`corp`: no listener has this issuer"),
+    ("[keys, corp]", "[]", "`identities` is empty"),
+    ("[keys, corp]", "[corp, corp]", "`corp` stands twice"),
+    ("identities: [certificates]", "identities: [keys]", "`client_tenant` is for listeners with"),
+    ("mode: \"0660\"", "mode: \"rw\"", "is written in octal"),
+    ("mode: \"0660\"", "modes: x", "unknown field `modes`"),
+    ("address: 0.0.0.0:8443", "address: localhost", "neither IP:PORT nor unix:/PATH"),
+    ("url: https://tools.example ", "url: https://tools.example/x ", "nothing behind it"),
+    ("discovery: true", "discovery: false", "has one of `jwks_url`, `jwks_file`"),
+    ("discovery: true", "jwks_url: http://login.example/keys", "keys come by https://"),
+    ("discovery: true", "jwks_file: DIR/empty.json", "none of its keys can be used"),
+    ("# algorithms: [RS256", "algorithms: [HS256", "unknown variant `HS256`"),
+    ("# algorithms: [RS256", "algorithms: [none", "unknown variant `none`"),
+    ("tenant_claim: tenant", "tenant_claim: tenant\n    tenant: acme", "exclude each other"),
+];
+
+#[test]
+fn a_listener_that_could_not_know_its_callers_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    tls_files(dir.path());
+    let text = fs::read_to_string(config("identity.yaml")).unwrap();
+    let file = dir.path().join("identity.yaml");
+    for (good, bad, said) in BAD_IDENTITY {
+        let (good, bad) = (good.replace("DIR", "/etc/oakallow"), bad.replace("DIR", "/etc/oakallow"));
+        let changed = text.replacen(&good, &bad, 1);
+        assert_ne!(changed, text, "{good}");
+        fs::write(&file, changed.replace("/etc/oakallow", &dir.path().display().to_string())).unwrap();
+        let checked = oakallow(&["check", file.to_str().unwrap()]);
+        assert_eq!(checked.status.code(), Some(1), "{bad}: {}", stdout(&checked));
+        assert!(stdout(&checked).contains(said), "{bad}: {}", stdout(&checked));
+    }
+}
+
+#[test]
+fn the_doctor_says_how_long_certificates_are_good() {
+    let dir = tempfile::tempdir().unwrap();
+    tls_files(dir.path());
+    let file = dir.path().join("identity.yaml");
+    let text = fs::read_to_string(config("identity.yaml")).unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    fs::write(&file, text.replace("/etc/oakallow", &dir.path().display().to_string())).unwrap();
+    let said = stdout(&oakallow(&["doctor", "--config", file.to_str().unwrap()]));
+    assert!(said.contains("0.0.0.0:8443: its certificate is good for"), "{said}");
+    params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    fs::write(dir.path().join("tls.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
+    fs::write(dir.path().join("tls.key"), key.serialize_pem()).unwrap();
+    let said = stdout(&oakallow(&["doctor", "--config", file.to_str().unwrap()]));
+    assert!(said.contains("0.0.0.0:8443: its certificate has ended"), "{said}");
 }

@@ -66,6 +66,16 @@ pub struct Proxy {
 impl Proxy {
     /// Writes its configuration into `dir`, with a fresh join token, and starts it.
     pub async fn enrol(name: &str, dir: &Path, control: &Control, routes: &[Route]) -> Self {
+        Self::configured(name, dir, control, (routes, json!({}))).await
+    }
+
+    /// The same, with more members of the configuration; `listener` is the one for agents, without its address.
+    pub async fn configured(
+        name: &str,
+        dir: &Path,
+        control: &Control,
+        (routes, more): (&[Route], Value),
+    ) -> Self {
         fs::create_dir_all(dir).expect("a directory");
         let audiences: Vec<&Value> = routes.iter().map(Route::audience).collect();
         let join = json!({"audiences": audiences, "tenants": null});
@@ -74,13 +84,20 @@ impl Proxy {
         fs::write(&token_file, token["join_token"].as_str().expect("a join token")).expect("a file");
         let [data, ops, admin] = [(); 3].map(|()| format!("127.0.0.1:{}", free_port()));
         // JSON is YAML.
-        let config = json!({
+        let mut config = json!({
             "listen": {"data": data, "ops": ops, "admin": admin},
             "state_dir": dir.join("state"),
             "name": name,
             "backend": {"url": control.url, "join_token_file": token_file},
             "routes": routes.iter().map(|route| &route.0).collect::<Vec<_>>(),
         });
+        for (name, value) in more.as_object().expect("members") {
+            config[name] = value.clone();
+        }
+        if let Some(mut listener) = config.as_object_mut().and_then(|all| all.remove("listener")) {
+            listener["address"] = json!(data);
+            config["listen"]["data"] = json!([listener]);
+        }
         fs::write(dir.join("proxy.yaml"), format!("{config:#}")).expect("a file");
         let process = start(name, dir);
         let [url, ops] = [data, ops].map(|addr| format!("http://{addr}"));

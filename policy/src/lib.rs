@@ -24,6 +24,7 @@ pub mod level;
 pub mod life;
 pub mod permit;
 pub mod pin;
+pub mod principal;
 pub mod resolve;
 pub mod rule;
 pub mod ruleset;

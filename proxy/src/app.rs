@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::approval::Holds;
 use crate::backend::Backend;
 use crate::connection::Connections;
-use crate::identity::Identity;
+use crate::identity::{Identity, Issuers};
 use crate::live::Live;
 use crate::mcp::Mcp;
 use crate::metrics::Metrics;
@@ -24,6 +24,8 @@ pub struct App {
     pub live: ArcSwap<Live>,
     /// Who it is.
     pub identity: Identity,
+    /// Whose tokens say who calls.
+    pub issuers: Issuers,
     /// The control plane.
     pub backend: Backend,
     /// What decides.

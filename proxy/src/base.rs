@@ -19,7 +19,7 @@ use crate::backend::Backend;
 use crate::config::Config;
 use crate::connection::Connections;
 use crate::event;
-use crate::identity::{Identity, IdentityError};
+use crate::identity::{Identity, IdentityError, IssuerError, Issuers};
 use crate::live::Live;
 use crate::mcp::Mcp;
 use crate::metrics::Metrics;
@@ -49,6 +49,12 @@ pub enum StartError {
     SigningKey,
     #[error("{0}")]
     Observer(String),
+    #[error(transparent)]
+    Issuers(#[from] IssuerError),
+    #[error(transparent)]
+    Tls(#[from] crate::listen::tls::TlsError),
+    #[error("{0}")]
+    Files(String),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("the configuration has `stdio` routes: run `oakallow proxy --stdio --config FILE -- COMMAND`")]
@@ -79,6 +85,7 @@ impl Base {
         let signing = app.identity.signing_key().ok_or(StartError::SigningKey)?;
         ship::first(&app, &signing).await;
         let mut tasks = vec![
+            tokio::spawn(Issuers::follow(app.clone())),
             tokio::spawn(feed::follow(app.clone())),
             tokio::spawn(ship::run(app.clone(), signing)),
             tokio::spawn(ship::beat(app.clone())),
@@ -180,6 +187,7 @@ async fn build(config: Config) -> Result<Arc<App>, StartError> {
         // Each start writes an event, so its spool is lost, or it ended before the first one.
         spool.set_chain(Chain::Unconfirmed);
     }
+    let issuers = Issuers::new(&config.issuers)?;
     Ok(Arc::new(App {
         holds: Arc::new(Holds::new(config.limits.clone(), metrics.holds_refused.clone())),
         observer,
@@ -190,6 +198,7 @@ async fn build(config: Config) -> Result<Arc<App>, StartError> {
         draining: watch::Sender::new(false),
         in_flight: AtomicUsize::new(0),
         live: ArcSwap::from_pointee(Live::new(config, identity.redaction_key())),
+        issuers,
         identity,
         backend,
         policy,

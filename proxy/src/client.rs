@@ -51,6 +51,7 @@ pub struct Client<'s> {
     held: bool,
     cancelled: Option<Arc<Notify>>,
     trail: Trail,
+    challenge: Option<HeaderValue>,
 }
 
 impl<'s> Client<'s> {
@@ -67,6 +68,7 @@ impl<'s> Client<'s> {
             held: false,
             cancelled: None,
             trail: Trail::current(),
+            challenge: None,
         }
     }
 
@@ -108,10 +110,15 @@ impl<'s> Client<'s> {
         }
     }
 
-    /// Whether the connection is one more than may be.
+    /// The connection that it came over.
     #[must_use]
-    pub fn is_surplus(&self) -> bool {
-        Connection::of(self.session).is_some_and(|c| c.is_surplus())
+    pub fn connection(&self) -> Option<Arc<Connection>> {
+        Connection::of(self.session)
+    }
+
+    /// Sets what a 401 says about where credentials come from.
+    pub fn challenged_by(&mut self, challenge: Option<HeaderValue>) {
+        self.challenge = challenge;
     }
 
     /// Lets no other request follow on this connection: where it would begin is not certain.
@@ -263,11 +270,12 @@ impl<'s> Client<'s> {
         if let Refusal::Pending(state) = refusal {
             set("location", &format!("{backend_url}/v1/approvals/{}", state.id));
         }
-        if matches!(refusal, Refusal::Unauthenticated) {
-            set("www-authenticate", "Bearer realm=\"oakallow\"");
-        }
         if refusal.outcome_unknown() {
             set("x-oakallow-outcome", "unknown");
+        }
+        if matches!(refusal, Refusal::Unauthenticated) {
+            let plain = HeaderValue::from_static("Bearer realm=\"oakallow\"");
+            headers.insert("www-authenticate", self.challenge.clone().unwrap_or(plain));
         }
         if matches!(
             refusal,

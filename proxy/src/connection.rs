@@ -3,7 +3,7 @@
 //! minute is never late for one.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -14,6 +14,8 @@ use pingora::proxy::Session;
 use tokio::time::Instant;
 
 use crate::config::Limits;
+use crate::listen::Listener;
+use crate::listen::peer::Peer;
 
 /// Connections beyond the limit that are told so; more than these are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;
@@ -33,6 +35,10 @@ struct Patience {
 /// One connection.
 pub struct Connection {
     all: Connections,
+    /// By which it came.
+    listener: Arc<Listener>,
+    /// What its client has shown.
+    peer: OnceLock<Arc<Peer>>,
     surplus: bool,
     patience: Patience,
     state: Mutex<State>,
@@ -48,7 +54,7 @@ struct State {
 impl Connections {
     /// A new connection; `None` when it is so far beyond the limit that it gets no answer.
     #[must_use]
-    pub fn enter(&self, limits: &Limits) -> Option<Arc<Connection>> {
+    pub fn enter(&self, limits: &Limits, listener: &Arc<Listener>) -> Option<Arc<Connection>> {
         let connections_max = limits.connections_max;
         let patience = Patience {
             head: Duration::from_secs(limits.head_read_timeout_s.max(1)),
@@ -58,6 +64,8 @@ impl Connections {
         // From here on dropping it counts down.
         let connection = Connection {
             all: self.clone(),
+            listener: listener.clone(),
+            peer: OnceLock::new(),
             surplus: before >= connections_max,
             patience,
             state: Mutex::new(State { requests: 0, due: Instant::now() + patience.head }),
@@ -92,6 +100,25 @@ impl Connection {
     pub fn of(session: &Session) -> Option<Arc<Self>> {
         let digest = session.as_downstream().digest()?.proxy_digest.clone()?;
         digest.user_data.as_ref()?.downcast_ref::<Arc<Self>>().cloned()
+    }
+
+    /// By which it came.
+    #[must_use]
+    pub fn listener(&self) -> &Arc<Listener> {
+        &self.listener
+    }
+
+    /// The certificate that its client has shown.
+    #[must_use]
+    pub fn peer(&self) -> Option<&Arc<Peer>> {
+        self.peer.get()
+    }
+
+    /// Notes it, once.
+    pub fn shows(&self, peer: Option<Peer>) {
+        if let Some(peer) = peer {
+            let _ = self.peer.set(Arc::new(peer));
+        }
     }
 
     /// Whether it is one too many: it hears that, and ends.

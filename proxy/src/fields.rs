@@ -12,7 +12,7 @@ use http::request::Parts;
 use oakallow_policy::secret::percent_decoded;
 
 use crate::forward::is_our_credential;
-use crate::identity::{KEY_HEADER, credential};
+use crate::identity::{KEY_HEADER, is_bearer_token};
 use crate::refusal::Refusal;
 use crate::route::check_path;
 
@@ -69,16 +69,17 @@ pub fn check(parts: &Parts, raw_is_plain: bool, bytes_max: usize) -> Result<(), 
 
 /// Refuses a request that carries the caller's credential anywhere but where it belongs, from where it is
 /// not forwarded.
-pub fn check_credential(headers: &HeaderMap) -> Result<(), Refusal> {
-    let Some(credential) = credential(headers) else { return Ok(()) };
+pub fn check_credential(headers: &HeaderMap, credential: Option<&str>) -> Result<(), Refusal> {
+    let Some(credential) = credential else { return Ok(()) };
     let stays_here = |name: &http::HeaderName, value: &http::HeaderValue| {
-        name == KEY_HEADER || name == AUTHORIZATION && is_our_credential(value)
+        name == KEY_HEADER
+            || name == AUTHORIZATION && (is_our_credential(value) || is_bearer_token(value, credential))
     };
     let carried = headers.iter().filter(|(name, value)| !stays_here(name, value));
     match carried.into_iter().find(|(_, value)| carries(value.as_bytes(), credential.as_bytes())) {
         None => Ok(()),
         Some((name, _)) => Err(Refusal::InvalidRequest(format!(
-            "the field {name} has the key in it, which the tool server must not see: send it as X-API-Key"
+            "the field {name} has the credential in it, which the tool server must not see: send a key as X-API-Key, a token as Authorization"
         ))),
     }
 }

@@ -27,6 +27,7 @@ pub mod fields;
 pub mod forward;
 pub mod head;
 pub mod identity;
+pub mod listen;
 pub mod live;
 pub mod mcp;
 pub mod media;

@@ -33,7 +33,7 @@ async fn main() -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut proxy = oakallow_proxy::start(config).await.context("the proxy cannot start")?;
     proxy.follow(args.config);
-    tracing::info!(listen = %proxy.data, ops = %proxy.ops, admin = %proxy.admin, "the proxy is ready");
+    tracing::info!(listen = %proxy.addresses(), ops = %proxy.ops, admin = %proxy.admin, "the proxy is ready");
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}

@@ -1,6 +1,7 @@
 //! Why a call was not forwarded: one table, from which both the HTTP and the MCP answer are made.
 
 use oakallow_policy::audit::DecisionRecord;
+use oakallow_policy::id::Name;
 use oakallow_policy::wire::{AlreadyExecuted, ApprovalState, ApprovalStatus};
 
 /// A call that is not forwarded (or whose outcome is not known), and why.
@@ -30,6 +31,7 @@ pub enum Refusal {
     IdempotencyConflict(String),
     PolicyUnavailable(String),
     BackendUnavailable,
+    IssuerUnavailable(Name),
     AuditUnavailable(String),
     OutOfOrder,
     Draining,
@@ -73,7 +75,10 @@ impl Refusal {
         let retry_after_s = match self {
             Self::Pending(_) => Some(5),
             Self::TooManyHolds | Self::TooManyPending(_) => Some(30),
-            Self::PolicyUnavailable(_) | Self::BackendUnavailable | Self::AuditUnavailable(_) => Some(10),
+            Self::PolicyUnavailable(_)
+            | Self::BackendUnavailable
+            | Self::IssuerUnavailable(_)
+            | Self::AuditUnavailable(_) => Some(10),
             Self::Draining => Some(1),
             Self::TooManyConnections => Some(5),
             _ => None,
@@ -110,6 +115,7 @@ impl Refusal {
             }
             Self::PolicyUnavailable(_) => (503, "policy_unavailable", "No policy that may decide this"),
             Self::BackendUnavailable => (503, "backend_unavailable", "The backend cannot be reached"),
+            Self::IssuerUnavailable(_) => (503, "issuer_unavailable", "The token cannot be checked"),
             Self::AuditUnavailable(_) => (503, "audit_unavailable", "The call could not be recorded"),
             Self::OutOfOrder => (500, "out_of_order", "The proxy is at fault"),
             Self::Draining => (503, "draining", "This proxy is stopping"),
@@ -123,7 +129,7 @@ impl Refusal {
     fn detail(&self) -> String {
         match self {
             Self::Unauthenticated => {
-                "send a valid key (an agent's `oak_agent_…`, or `oak_live_…`) as `X-API-Key`; over stdio it stands in OAKALLOW_API_KEY".to_owned()
+                "send one valid credential: a key (an agent's `oak_agent_…`, or `oak_live_…`) as `X-API-Key`, or what else this listener takes; over stdio the key stands in OAKALLOW_API_KEY".to_owned()
             },
             Self::TenantNotAllowed(detail) | Self::UnsupportedMediaType(detail) => (*detail).to_owned(),
             Self::SecretInName(what) => {
@@ -164,6 +170,9 @@ impl Refusal {
             Self::TooManyHolds => "wait until some of the pending calls are decided".to_owned(),
             Self::TooManyPending(detail) | Self::IdempotencyConflict(detail) => detail.clone(),
             Self::PolicyUnavailable(detail) | Self::AuditUnavailable(detail) => detail.clone(),
+            Self::IssuerUnavailable(issuer) => {
+                format!("the keys of the issuer `{issuer}` cannot be read; repeat the call later")
+            }
             Self::BackendUnavailable => "nothing was run; repeat the call later".to_owned(),
             Self::OutOfOrder => "nothing was run: a step would have been taken out of order; please report it".to_owned(),
             Self::Draining => "nothing was run; repeat the call".to_owned(),

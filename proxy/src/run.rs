@@ -9,16 +9,15 @@ use std::time::Duration;
 use pingora::apps::{HttpServerOptions, ServerApp as _};
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::app::App;
-use crate::base::{Base, StartError, bind};
+use crate::base::{Base, StartError};
 use crate::config::{Config, Listen};
+use crate::listen::{Listener, accept, bind, follow};
 use crate::ops::{admin as admin_router, ops as ops_router};
 use crate::phases::Phases;
 use crate::reload;
-use crate::stream::Gathered;
 
 /// Calls in flight get this long to finish when the proxy stops.
 const DRAIN_MAX: Duration = Duration::from_secs(25);
@@ -27,8 +26,10 @@ const H2_IDLE: Duration = Duration::from_secs(75);
 
 /// A proxy that runs.
 pub struct Running {
-    /// Where agents connect.
+    /// Where agents connect: the first of `listeners` over TCP; port 0 when there is none.
     pub data: SocketAddr,
+    /// All listeners for agents, in the order of the configuration.
+    pub listeners: Vec<Arc<Listener>>,
     /// Health and metrics.
     pub ops: SocketAddr,
     /// Holds and explanations.
@@ -40,18 +41,32 @@ pub struct Running {
 
 /// Starts a proxy, as [`Base::start`] says, and listens.
 pub async fn start(config: Config) -> Result<Running, StartError> {
-    let Listen { data: Some(data), ops: Some(ops), admin: Some(admin) } = config.listen else {
+    let Listen { data, ops: Some(ops), admin: Some(admin) } = config.listen.clone() else {
         return Err(StartError::OnlyStdio);
     };
+    if data.is_empty() {
+        return Err(StartError::OnlyStdio);
+    }
+    config.check_files().map_err(StartError::Files)?;
     let mut base = Base::start(config).await?;
     let app = base.app.clone();
-    let (listener, data) = bind("data", data).await?;
+    let mut open = Vec::new();
+    for listener in data {
+        open.push(bind(listener).await?);
+    }
+    let listeners: Vec<Arc<Listener>> = open.iter().map(|(listener, _)| listener.clone()).collect();
     let ops = base.serve("ops", ops, ops_router(app.clone())).await?;
     let admin = base.serve("admin", admin, admin_router(app.clone())).await?;
     let (stop, stopped) = watch::channel(false);
     let proxy = pingora_proxy(app.clone());
-    base.spawn(accept(listener, proxy.clone(), app, stopped));
-    Ok(Running { data, ops, admin, base, proxy, stop })
+    for listener in open {
+        base.spawn(accept(listener, proxy.clone(), app.clone(), stopped.clone()));
+    }
+    if listeners.iter().any(|listener| listener.tls.is_some()) {
+        base.spawn(follow(app, listeners.clone()));
+    }
+    let data = listeners.iter().find_map(|l| l.tcp()).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
+    Ok(Running { data, listeners, ops, admin, base, proxy, stop })
 }
 
 fn pingora_proxy(app: Arc<App>) -> Arc<HttpProxy<Phases>> {
@@ -63,46 +78,14 @@ fn pingora_proxy(app: Arc<App>) -> Arc<HttpProxy<Phases>> {
     Arc::new(proxy)
 }
 
-/// Our own accept loop: it knows its port, counts connections and stops when told, none of which
-/// Pingora's server does.
-async fn accept(
-    listener: TcpListener,
-    proxy: Arc<HttpProxy<Phases>>,
-    app: Arc<App>,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let watched = stopped.clone();
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stopped.wait_for(|s| *s) => return,
-        };
-        let Ok((tcp, _)) = accepted else {
-            // Out of file descriptors, most likely.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            continue;
-        };
-        let Some(connection) = app.connections.enter(&app.live().config.limits) else {
-            app.metrics.connections_refused.inc();
-            continue;
-        };
-        if connection.is_surplus() {
-            app.metrics.connections_refused.inc();
-        }
-        let _ = tcp.set_nodelay(true);
-        let (proxy, watched) = (proxy.clone(), watched.clone());
-        tokio::spawn(async move {
-            let mut stream = pingora::protocols::l4::stream::Stream::from(tcp);
-            connection.accompany(&mut stream);
-            tokio::select! {
-                _ = proxy.process_new(Box::new(Gathered::new(stream)), &watched) => {}
-                () = connection.overdue() => {}
-            }
-        });
-    }
-}
-
 impl Running {
+    /// Where agents connect, for people.
+    #[must_use]
+    pub fn addresses(&self) -> String {
+        let all: Vec<String> = self.listeners.iter().map(|listener| listener.at.to_string()).collect();
+        all.join(", ")
+    }
+
     /// Takes up the file that the configuration came from whenever it changes or SIGHUP asks for it.
     pub fn follow(&mut self, path: PathBuf) {
         self.base.spawn(reload::follow(self.base.app.clone(), path));

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{Response, StatusCode, Version};
+use http::{Method, Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use oakallow_policy::Permission;
@@ -20,12 +20,13 @@ use crate::app::App;
 use crate::call;
 use crate::client::{Client, Gone};
 use crate::clock;
+use crate::connection::Connection;
 use crate::enforce::{self, Bound, Ready, Refused, Target};
 use crate::event::Subject;
 use crate::fields;
 use crate::forward::{Outgoing, passed_on, put_token, target};
 use crate::head;
-use crate::identity::{Caller, authenticate, principal};
+use crate::identity::{Caller, Credential, Gate, Resource, WELL_KNOWN};
 use crate::live::Live;
 use crate::mcp;
 use crate::media;
@@ -64,7 +65,7 @@ async fn answer(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> {
     let txn = clock::new_id(Kind::Txn);
     let head = session.req_header();
     let raw_is_plain = head.raw_path().starts_with(b"/");
-    let parts = head.as_owned_parts();
+    let mut parts = head.as_owned_parts();
     let trail = Trail::current();
     trail.note(|noted| {
         noted.txn.clone_from(&txn);
@@ -77,15 +78,24 @@ async fn answer(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> {
     let patience = Duration::from_secs(live.config.limits.write_timeout_s);
     session.as_downstream_mut().set_write_timeout(Some(patience));
     let mut client = Client::new(session, &txn);
-    let (body, caller, route) = match receive((app, &live), &parts, raw_is_plain, &mut client).await {
+    // Each one is accompanied; one that is not came by no listener, and nobody could say who calls.
+    let connection = client.connection().ok_or(Gone)?;
+    let received = match well_formed((&live, &connection), &parts, raw_is_plain, &mut client) {
+        Ok(()) => match describe((&live, &connection), &parts, &mut client) {
+            Some(document) => return client.answer(200, json_fields(), None, document).await,
+            None => receive((app, &live, &connection), &parts, &mut client).await,
+        },
+        Err(refusal) => Err(refusal),
+    };
+    let (body, caller, route) = match received {
         Ok(received) => received,
         Err(refusal) => {
             let snapshot = app.policy.snapshot();
-            let sender = principal(&parts.headers, &snapshot);
+            let sender = Gate::of(app, &connection, &snapshot).principal(&parts.headers).await;
             let route = route_of(&live, &parts);
-            let subject = sender.map(|p| Subject::request(&txn, (p, None), route.as_deref()));
+            let subject = sender.as_ref().map(|p| Subject::request(&txn, (p, None), route.as_deref()));
             trail.note(|noted| {
-                noted.principal = sender.cloned();
+                noted.principal.clone_from(&sender);
                 route.iter().for_each(|route| noted.of_route(route));
             });
             return turn_down((app, &live), subject.as_ref(), refusal, &mut client).await;
@@ -97,6 +107,10 @@ async fn answer(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> {
         noted.of_route(&route);
         noted.bytes_in = body.len() as u64;
     });
+    if matches!(caller.credential, Credential::Token(_)) {
+        // It is for this proxy. Nothing that goes on is made of anything but these parts.
+        parts.headers.remove(AUTHORIZATION);
+    }
     let incoming = Received { live, parts, body, caller, route, txn };
     match incoming.route.kind {
         RouteKind::Http => plain(app, &incoming, &mut client).await,
@@ -142,13 +156,14 @@ fn route_of(live: &Live, parts: &Parts) -> Option<Arc<Route>> {
     live.config.routes.iter().find(|r| r.pattern.matches(parts.uri.path()).is_some()).cloned()
 }
 
-async fn receive(
-    (app, live): (&App, &Live),
+/// Refuses what two readers may take for different requests, and connections that are too many.
+fn well_formed(
+    (live, connection): (&Live, &Connection),
     parts: &Parts,
     raw_is_plain: bool,
     client: &mut Client<'_>,
-) -> Result<(Bytes, Caller, Arc<Route>), Refusal> {
-    if client.is_surplus() {
+) -> Result<(), Refusal> {
+    if connection.is_surplus() {
         client.last_of_connection();
         return Err(Refusal::TooManyConnections);
     }
@@ -156,7 +171,32 @@ async fn receive(
         client.last_of_connection();
         return Err(Refusal::InvalidRequest(problem.to_owned()));
     }
-    fields::check(parts, raw_is_plain, live.config.limits.header_bytes_max)?;
+    fields::check(parts, raw_is_plain, live.config.limits.header_bytes_max)
+}
+
+/// Where tokens come from, if that is what is asked; a 401 will say where to ask.
+fn describe(
+    (live, connection): (&Live, &Connection),
+    parts: &Parts,
+    client: &mut Client<'_>,
+) -> Option<Bytes> {
+    let resource = Resource::of(connection.listener(), parts)?;
+    let is_route = |path: &str| live.config.routes.iter().any(|r| r.pattern.matches(path).is_some());
+    let path = parts.uri.path();
+    client.challenged_by(resource.challenge(if is_route(path) { path } else { "" }));
+    let of = path.strip_prefix(WELL_KNOWN).filter(|of| of.is_empty() || is_route(of))?;
+    (parts.method == Method::GET).then(|| resource.document(&live.config, of).to_string().into())
+}
+
+fn json_fields() -> HeaderMap {
+    HeaderMap::from_iter([(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"))])
+}
+
+async fn receive(
+    (app, live, connection): (&App, &Live, &Connection),
+    parts: &Parts,
+    client: &mut Client<'_>,
+) -> Result<(Bytes, Caller, Arc<Route>), Refusal> {
     let route = route_of(live, parts).ok_or(Refusal::UnknownRoute)?;
     if !route.methods.is_empty() && !route.methods.contains(&parts.method) {
         return Err(Refusal::MethodNotAllowed);
@@ -165,8 +205,9 @@ async fn receive(
     if snapshot.rules.is_closed() {
         return Err(Refusal::PolicyUnavailable("no policy is loaded yet".to_owned()));
     }
-    let caller = authenticate(&parts.headers, &snapshot)?;
-    fields::check_credential(&parts.headers)?;
+    let gate = Gate::of(app, connection, &snapshot);
+    let caller = gate.authenticate(&parts.headers).await?;
+    fields::check_credential(&parts.headers, gate.secret(&parts.headers))?;
     if parts.headers.contains_key("content-encoding") {
         return Err(Refusal::UnsupportedEncoding);
     }

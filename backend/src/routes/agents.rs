@@ -6,6 +6,7 @@ use axum::extract::State;
 use http::StatusCode;
 use oakallow_policy::audit::EventType;
 use oakallow_policy::id::Name;
+use oakallow_policy::principal::is_external;
 use oakallow_policy::timestamp::rfc3339;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -97,7 +98,8 @@ pub(crate) async fn create(
 
 /// An agent must not pass for a key, a person or a proxy where only the principal is shown.
 fn refuse_reserved(id: &Name) -> Result<(), ApiError> {
-    let taken = ["key_", "usr_", "prx_"].iter().find(|prefix| id.starts_with(**prefix));
+    let ours = ["key_", "usr_", "prx_"].into_iter().find(|prefix| id.starts_with(*prefix));
+    let taken = ours.or_else(|| is_external(id).then_some("oidc: or cert:"));
     match taken {
         Some(prefix) => {
             Err(ApiError::invalid_value("/id", format!("An agent's id does not begin with `{prefix}`.")))

@@ -62,8 +62,18 @@ pub(super) fn certificate(answer: &reqwest::Response, url: &str) -> Option<Findi
     let der = answer.extensions().get::<TlsInfo>()?.peer_certificate()?;
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let days = certificate.validity().time_to_expiration().map_or(0, |left| left.whole_days());
-    let verdict = if days < CERTIFICATE_DAYS { Verdict::Warn } else { Verdict::Ok };
-    Some(Finding::new("tls", url, verdict, format!("its certificate is good for {days} more days")))
+    Some(good_for(url, days))
+}
+
+/// A certificate that is good for so many more days; fewer than none when it has ended.
+pub(super) fn good_for(subject: &str, days: i64) -> Finding {
+    match days {
+        ..0 => Finding::new("tls", subject, Verdict::Fail, "its certificate has ended: renew it"),
+        _ => {
+            let verdict = if days < CERTIFICATE_DAYS { Verdict::Warn } else { Verdict::Ok };
+            Finding::new("tls", subject, verdict, format!("its certificate is good for {days} more days"))
+        }
+    }
 }
 
 /// Asks for one approval, which changes nothing.

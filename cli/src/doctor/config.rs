@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use oakallow_proxy::config::Config;
+use oakallow_proxy::config::{Address, Config, DataListener};
+use oakallow_proxy::listen::tls::days_left;
 use oakallow_proxy::route::RouteKind;
 
+use super::backend::good_for;
 use super::tool_server::Place;
 use super::{Finding, Places, Verdict};
 
@@ -28,6 +30,10 @@ pub(super) fn examine(file: &Path, findings: &mut Vec<Finding>) -> Places {
         Verdict::Ok,
         format!("it is in order, with {routes} routes"),
     ));
+    if let Err(problem) = config.check_files() {
+        findings.push(Finding::new("config", &subject, Verdict::Fail, problem));
+    }
+    findings.extend(config.listen.data.iter().filter_map(certificate));
     findings.push(state_dir(&config.state_dir, config.join_token.is_some()));
     // A server that the proxy starts is nowhere to be reached.
     let tool_servers = config.routes.iter().filter(|route| route.kind != RouteKind::Stdio);
@@ -37,7 +43,7 @@ pub(super) fn examine(file: &Path, findings: &mut Vec<Finding>) -> Places {
             .map(|route| Place::of_route(&route.upstream.to_string(), route.kind == RouteKind::Mcp))
             .collect(),
         backend: Some(config.backend_url.trim_end_matches('/').to_owned()),
-        proxy: at(config.listen.data),
+        proxy: proxy(&config),
         ops: at(config.listen.ops),
     }
 }
@@ -60,4 +66,20 @@ fn state_dir(directory: &Path, has_join_token: bool) -> Finding {
             "not there, or not for this user to see; a proxy that enrols anew needs a join token".to_owned(),
         ),
     }
+}
+
+/// How long a listener's certificate is good for.
+fn certificate(listener: &DataListener) -> Option<Finding> {
+    let days = days_left(listener.tls.as_ref()?).ok()?;
+    Some(good_for(&listener.address.to_string(), days))
+}
+
+/// Where agents reach the proxy, if that can be said from here.
+fn proxy(config: &Config) -> Option<String> {
+    config.listen.data.iter().find_map(|listener| match (&listener.url, &listener.address) {
+        (Some(url), _) => Some(url.clone()),
+        (None, Address::Tcp(address)) if listener.tls.is_none() => Some(format!("http://{address}")),
+        // The name in its certificate is not known.
+        (None, _) => None,
+    })
 }

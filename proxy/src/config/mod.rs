@@ -1,6 +1,5 @@
 //! Configuration: as written in YAML, then as used. What is not understood is refused.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use http::Uri;
@@ -10,13 +9,22 @@ use oakallow_policy::id::Name;
 use oakallow_policy::wire::Secret;
 use serde::Deserialize;
 
+use crate::identity::check_file;
+use crate::listen::tls::TlsState;
 use crate::observe::access::To;
 use crate::route::{Route, RouteKind};
 
+pub(crate) mod issuers;
+mod listen;
 mod observe;
 mod routes;
 
+pub use issuers::{Algorithm, Issuer, KeySource, TokenTenant};
+pub use listen::{Address, Clients, DataListener, Identities, Listen, Tls};
 pub use observe::Tracing;
+
+use issuers::{WrittenIssuer, issuers};
+use listen::{WrittenListen, listen};
 use routes::{WrittenRoute, route};
 
 /// The configuration as used.
@@ -24,6 +32,8 @@ use routes::{WrittenRoute, route};
 pub struct Config {
     /// Where this proxy listens.
     pub listen: Listen,
+    /// Whose tokens say who calls.
+    pub issuers: Vec<Issuer>,
     /// Identity, last verified bundles, spool.
     pub state_dir: PathBuf,
     /// What people call this proxy.
@@ -46,17 +56,6 @@ pub struct Config {
     pub redact: Redact,
     /// In order; the first that matches a request takes it.
     pub routes: Vec<std::sync::Arc<Route>>,
-}
-
-/// Where a proxy listens; `None`: nowhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listen {
-    /// Agents connect here; never to a proxy of `stdio` routes, whose one client has started it.
-    pub data: Option<SocketAddr>,
-    /// `/healthz`, `/readyz`, `/metrics`.
-    pub ops: Option<SocketAddr>,
-    /// `/holds`, `/explain`: for people on this machine.
-    pub admin: Option<SocketAddr>,
 }
 
 /// When an event counts as stored.
@@ -177,6 +176,8 @@ pub struct Redact {
 struct Written {
     #[serde(default)]
     listen: WrittenListen,
+    #[serde(default)]
+    issuers: Vec<WrittenIssuer>,
     state_dir: PathBuf,
     #[serde(default)]
     name: Option<Name>,
@@ -194,14 +195,6 @@ struct Written {
     #[serde(default)]
     tracing: Option<observe::WrittenTracing>,
     routes: Vec<WrittenRoute>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct WrittenListen {
-    data: Option<SocketAddr>,
-    ops: Option<SocketAddr>,
-    admin: Option<SocketAddr>,
 }
 
 #[derive(Deserialize)]
@@ -228,6 +221,19 @@ impl Config {
         Self::from_written(written).map_err(|message| refused(file, text, message))
     }
 
+    /// Whether the files that it names are there and fit together; a proxy does not start without them.
+    pub fn check_files(&self) -> Result<(), String> {
+        for tls in self.listen.data.iter().filter_map(|listener| listener.tls.as_ref()) {
+            TlsState::load(tls).map_err(|e| e.to_string())?;
+        }
+        for issuer in &self.issuers {
+            if let KeySource::File(file) = &issuer.keys {
+                check_file(file)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads what is to run in the place of this, without a restart.
     pub fn successor(&self, file: &str, text: &str) -> Result<Self, DocumentError> {
         let next = Self::parse(file, text)?;
@@ -242,9 +248,10 @@ impl Config {
     }
 
     /// What a reload cannot change, by its key. No field is left out by mistake: each is named here.
-    fn fixed(&self) -> [(&'static str, String); 8] {
+    fn fixed(&self) -> [(&'static str, String); 9] {
         let Self {
             listen,
+            issuers,
             state_dir,
             name,
             backend_url,
@@ -260,6 +267,7 @@ impl Config {
         let stdio = routes.iter().any(|r| r.kind == RouteKind::Stdio);
         [
             ("listen", format!("{listen:?}")),
+            ("issuers", format!("{issuers:?}")),
             ("state_dir", format!("{state_dir:?}")),
             ("name", name.to_string()),
             ("url", backend_url.clone()),
@@ -278,10 +286,12 @@ impl Config {
         if w.routes.is_empty() {
             return Err("`routes` is empty: nothing would be forwarded".to_owned());
         }
+        let issuers = issuers(w.issuers)?;
         let routes = w.routes.into_iter().map(route).collect::<Result<Vec<_>, _>>()?;
         let stdio = routes.iter().any(|r| r.kind == RouteKind::Stdio);
         Ok(Self {
-            listen: listen(&w.listen, &routes)?,
+            listen: listen(w.listen, &routes, &issuers)?,
+            issuers,
             state_dir: w.state_dir,
             name: w.name.map_or_else(default_name, Ok)?,
             join_token: join_token(&w.backend)?,
@@ -295,29 +305,6 @@ impl Config {
             routes,
         })
     }
-}
-
-/// Wrappers of `stdio` servers run side by side on people's machines, so they listen where they are told to
-/// and nowhere else.
-fn listen(w: &WrittenListen, routes: &[std::sync::Arc<Route>]) -> Result<Listen, String> {
-    if let Some(admin) = w.admin.filter(|admin| !admin.ip().is_loopback()) {
-        return Err(format!(
-            "`admin`: {admin} can be reached from elsewhere, and asks nobody who they are; use 127.0.0.1"
-        ));
-    }
-    let stdio = routes.iter().filter(|r| r.kind == RouteKind::Stdio).count();
-    if stdio == 0 {
-        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let or = |written: Option<SocketAddr>, port| Some(written.unwrap_or_else(|| local(port)));
-        return Ok(Listen { data: or(w.data, 8080), ops: or(w.ops, 9902), admin: or(w.admin, 9901) });
-    }
-    if stdio < routes.len() {
-        return Err("`stdio` routes stand in a file of their own: a proxy has them only, or none".to_owned());
-    }
-    if w.data.is_some() {
-        return Err("`data`: nobody connects to a proxy of `stdio` routes; leave it out".to_owned());
-    }
-    Ok(Listen { data: None, ops: w.ops, admin: w.admin })
 }
 
 /// The first word in backticks says where.

@@ -81,7 +81,7 @@ impl Life<'_> {
 
     /// The policy changed while the call waits. An error ends it now, whatever a person would say.
     pub(super) async fn look_again(&mut self, prints: Prints) -> Result<(), Refusal> {
-        self.call.caller.check_again(&self.app.policy.snapshot())?;
+        self.call.caller.check_again(self.app, &self.app.policy.snapshot())?;
         // A policy that cannot be had now is asked again when the call is released.
         let Ok(view) = self.view().await else { return Ok(()) };
         match self.decide_again(&view, prints) {
@@ -93,7 +93,7 @@ impl Life<'_> {
     /// Decides a call that has waited. Its caller may be none by now. And what a person is asked about is
     /// one tool as it was described then: a tool that is described otherwise is another one.
     fn decide_again<'v>(&mut self, view: &'v View, prints: Prints) -> Result<Decision<'v>, Refusal> {
-        self.call.caller.check_again(view.snapshot())?;
+        self.call.caller.check_again(self.app, view.snapshot())?;
         let decision = view.resolve(&self.call.names.as_call()).map_err(|e| unavailable(&e))?;
         self.advance(Step::Decide(decision.permission()))?;
         if decision.permission() == Permission::Disabled {

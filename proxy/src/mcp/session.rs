@@ -227,13 +227,8 @@ mod tests {
 
     fn caller(principal: &str, tenant: Option<&str>) -> Caller {
         let name = |n| Name::new(n).unwrap();
-        let key_sha256 = String::new();
-        Caller {
-            key_sha256,
-            key_id: "key_1".to_owned(),
-            principal: name(principal),
-            tenant: tenant.map(name),
-        }
+        let credential = crate::identity::Credential::Key(String::new());
+        Caller { credential, principal: name(principal), tenant: tenant.map(name) }
     }
 
     fn key(byte: u8) -> TokenKey {

@@ -65,6 +65,8 @@ pub struct Metrics {
     pub config_refused: IntGauge,
     /// Connections beyond the limit.
     pub connections_refused: IntCounter,
+    /// Listeners, and who calls by them.
+    pub entrance: Entrance,
     /// The access log and traces.
     pub seen: Seen,
     now: Now,
@@ -182,6 +184,7 @@ impl Metrics {
                 .gauge("oakallow_config_refused", "1 when the configuration on disk is not accepted")?,
             connections_refused: made
                 .counter("oakallow_connections_refused_total", "Connections beyond the limit")?,
+            entrance: Entrance::new(&made)?,
             seen: Seen::new(&made)?,
             now: Now::new(&made)?,
             configured: Configured::new(&made)?,
@@ -309,4 +312,33 @@ fn about_process(made: &Made) -> Result<(), prometheus::Error> {
 
 fn gauge(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Of listeners, and of what says who calls.
+pub struct Entrance {
+    /// Times that changed certificates were read, by what came of it.
+    pub certificate_reloads: IntCounterVec,
+    /// TLS handshakes of agents that failed.
+    pub tls_handshake_failures: IntCounter,
+    /// Times that the keys of an issuer were read on schedule, by what came of it.
+    pub issuer_key_reads: IntCounterVec,
+}
+
+impl Entrance {
+    fn new(made: &Made) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            certificate_reloads: made.counters_of(
+                ("oakallow_certificate_reloads_total", "Times that changed certificates were read"),
+                "result",
+                &["applied", "refused"],
+            )?,
+            tls_handshake_failures: made
+                .counter("oakallow_tls_handshake_failures_total", "TLS handshakes of agents that failed")?,
+            issuer_key_reads: made.counters(
+                "oakallow_issuer_key_reads_total",
+                "Times that the keys of an issuer were read",
+                &["issuer", "result"],
+            )?,
+        })
+    }
 }

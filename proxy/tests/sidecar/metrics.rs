@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use oakallow_policy::wire::ApprovalStatus;
 use serde_json::json;
 
+use crate::support::issuer::{AUD, ISS, Signer};
 use crate::support::policy::OrgBundle;
 use crate::support::sidecar::{Sidecar, client};
 use crate::support::until;
@@ -50,7 +51,18 @@ async fn page(sidecar: &Sidecar) -> String {
 
 #[tokio::test]
 async fn the_guide_lists_every_metric_with_its_type_and_labels_and_no_other() {
-    let sidecar = Sidecar::with(json!({"hold": {"budget_s": 30}})).await;
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("jwks.json");
+    std::fs::write(&keys, json!({"keys": [Signer::ed25519().jwk("one")]}).to_string()).unwrap();
+    let data = json!([{"address": "127.0.0.1:0", "identities": ["keys", "corp"]}]);
+    let sidecar = Sidecar::with(json!({
+        "hold": {"budget_s": 30},
+        "listen": {"data": data, "ops": "127.0.0.1:0", "admin": "127.0.0.1:0"},
+        "issuers": [{"name": "corp", "issuer": ISS, "audience": AUD, "jwks_file": keys}],
+    }))
+    .await;
+    let read = async || (sidecar.metric("oakallow_issuer_key_reads_total").await > 0.0).then_some(());
+    until("the keys", read).await;
     assert_eq!(sidecar.call("read").send().await.unwrap().status(), 200);
     assert_eq!(sidecar.call("drop").send().await.unwrap().status(), 403);
     let held = tokio::spawn(sidecar.call("ask").send());

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use http::{HeaderMap, HeaderValue};
 use oakallow_policy::id::Name;
 
-use crate::identity::{Caller, KEY_HEADER, TENANT_HEADER, authenticate, principal};
+use crate::identity::{Caller, KEY_HEADER, TENANT_HEADER, by_key, key_principal};
 use crate::mcp::stdio::WrapError;
 use crate::policy::Snapshot;
 use crate::refusal::Refusal;
@@ -56,12 +56,12 @@ impl Credential {
         if snapshot.rules.is_closed() {
             return Err(Refusal::PolicyUnavailable("no policy is loaded yet".to_owned()));
         }
-        authenticate(&self.headers, snapshot)
+        by_key(&self.headers, snapshot)
     }
 
     /// Who has the key, whatever else is wrong: for the record.
     pub(super) fn principal<'s>(&self, snapshot: &'s Snapshot) -> Option<&'s Name> {
-        principal(&self.headers, snapshot)
+        key_principal(&self.headers, snapshot)
     }
 
     /// Whether the tool server must not have this variable: whatever is ours by its name, and our secrets

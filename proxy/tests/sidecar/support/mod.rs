@@ -3,6 +3,8 @@
 pub(crate) mod backend;
 pub(crate) mod collector;
 pub(crate) mod h2;
+pub(crate) mod issuer;
+pub(crate) mod pki;
 pub(crate) mod policy;
 pub(crate) mod process;
 pub(crate) mod raw;

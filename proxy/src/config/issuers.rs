@@ -1,0 +1,209 @@
+//! Issuers of tokens (OpenID Connect, OAuth 2.0) as they are written.
+
+use std::path::PathBuf;
+
+use http::Uri;
+use oakallow_policy::id::Name;
+use serde::Deserialize;
+
+use super::Config;
+
+/// Whose tokens say who calls, and how they are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    /// What it is called here, and in principals.
+    pub name: Name,
+    /// `iss` of its tokens, byte for byte.
+    pub issuer: String,
+    /// One of the `aud` of a token for this proxy.
+    pub audience: String,
+    /// Where its keys are.
+    pub keys: KeySource,
+    /// The claim that says who calls.
+    pub principal_claim: String,
+    /// The tenant of its callers.
+    pub tenant: TokenTenant,
+    /// What a token may be signed with.
+    pub algorithms: Vec<Algorithm>,
+    /// How often the keys are read again.
+    pub keys_refresh_s: u64,
+    /// How old they may be when they cannot be read.
+    pub keys_age_max_s: u64,
+}
+
+/// Where keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A JWK set (RFC 7517) at this address.
+    Url(String),
+    /// In this file.
+    File(PathBuf),
+    /// Where the issuer's own description (OpenID Connect Discovery) says.
+    Discovery(String),
+}
+
+/// The tenant of a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenTenant {
+    /// None: its callers call for the org alone.
+    Nothing,
+    /// Always this one.
+    Fixed(Name),
+    /// What this claim says: one, or a list of which a request names one.
+    Claim(String),
+}
+
+/// Signatures (RFC 7518 section 3.1, RFC 8037). What signs with a secret that the verifier has is not among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of the standard")]
+pub enum Algorithm {
+    RS256,
+    RS384,
+    RS512,
+    PS256,
+    PS384,
+    PS512,
+    ES256,
+    ES384,
+    EdDSA,
+}
+
+impl Algorithm {
+    /// By its name in a token.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "RS256" => Self::RS256,
+            "RS384" => Self::RS384,
+            "RS512" => Self::RS512,
+            "PS256" => Self::PS256,
+            "PS384" => Self::PS384,
+            "PS512" => Self::PS512,
+            "ES256" => Self::ES256,
+            "ES384" => Self::ES384,
+            "EdDSA" => Self::EdDSA,
+            _ => return None,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WrittenIssuer {
+    name: Name,
+    issuer: String,
+    audience: String,
+    #[serde(default)]
+    jwks_url: Option<String>,
+    #[serde(default)]
+    jwks_file: Option<PathBuf>,
+    #[serde(default)]
+    discovery: bool,
+    #[serde(default)]
+    principal_claim: Option<String>,
+    #[serde(default)]
+    tenant: Option<Name>,
+    #[serde(default)]
+    tenant_claim: Option<String>,
+    #[serde(default)]
+    algorithms: Option<Vec<Algorithm>>,
+    #[serde(default)]
+    keys_refresh_s: Option<u64>,
+    #[serde(default)]
+    keys_age_max_s: Option<u64>,
+}
+
+/// Issuers as used.
+pub(super) fn issuers(written: Vec<WrittenIssuer>) -> Result<Vec<Issuer>, String> {
+    let mut issuers: Vec<Issuer> = Vec::new();
+    for w in written {
+        let next = issuer(w)?;
+        if issuers.iter().any(|known| known.name == next.name || known.issuer == next.issuer) {
+            return Err(format!("`{}`: an issuer stands once, under one name", next.name));
+        }
+        issuers.push(next);
+    }
+    Ok(issuers)
+}
+
+fn issuer(w: WrittenIssuer) -> Result<Issuer, String> {
+    let name = w.name.as_str();
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if name.len() > 63 || !name.bytes().all(plain) || matches!(name, "keys" | "certificates") {
+        return Err(format!(
+            "`{name}`: an issuer's name has lower-case letters, digits and dashes, and is not `keys` or `certificates`"
+        ));
+    }
+    for (key, value) in [("issuer", &w.issuer), ("audience", &w.audience)] {
+        if value.trim().is_empty() {
+            return Err(format!("the issuer `{name}` has an empty `{key}`"));
+        }
+    }
+    let tenant = match (w.tenant, w.tenant_claim) {
+        (None, None) => TokenTenant::Nothing,
+        (Some(tenant), None) => TokenTenant::Fixed(tenant),
+        (None, Some(claim)) => TokenTenant::Claim(claim),
+        (Some(_), Some(claim)) => {
+            return Err(format!("`{claim}`: `tenant` and `tenant_claim` exclude each other"));
+        }
+    };
+    let algorithms =
+        w.algorithms.unwrap_or_else(|| vec![Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA]);
+    if algorithms.is_empty() {
+        return Err(format!("the issuer `{name}` has empty `algorithms`: no token could be good"));
+    }
+    let refresh = w.keys_refresh_s.unwrap_or(300).max(1);
+    let age = w.keys_age_max_s.unwrap_or(3600);
+    if age < refresh {
+        return Err(format!("`{name}`: `keys_age_max_s` is shorter than `keys_refresh_s`"));
+    }
+    let source = source(name, &w.issuer, (w.jwks_url, w.jwks_file, w.discovery))?;
+    Ok(Issuer {
+        keys: source,
+        name: w.name,
+        issuer: w.issuer,
+        audience: w.audience,
+        principal_claim: w.principal_claim.unwrap_or_else(|| "sub".to_owned()),
+        tenant,
+        algorithms,
+        keys_refresh_s: refresh,
+        keys_age_max_s: age,
+    })
+}
+
+fn source(
+    name: &str,
+    issuer: &str,
+    written: (Option<String>, Option<PathBuf>, bool),
+) -> Result<KeySource, String> {
+    match written {
+        (Some(url), None, false) => is_safe(&url).map(|()| KeySource::Url(url)),
+        (None, Some(file), false) => Ok(KeySource::File(file)),
+        (None, None, true) => {
+            is_safe(issuer)?;
+            let base = issuer.trim_end_matches('/');
+            Ok(KeySource::Discovery(format!("{base}/.well-known/openid-configuration")))
+        }
+        _ => Err(format!("the issuer `{name}` has one of `jwks_url`, `jwks_file` and `discovery: true`")),
+    }
+}
+
+/// Keys that came in the clear could be anybody's. On this machine nobody is in between.
+pub(crate) fn is_safe(url: &str) -> Result<(), String> {
+    let uri: Uri = url.parse().map_err(|_| format!("`{url}` is not a URL"))?;
+    let host = uri.host().unwrap_or_default();
+    let local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+    match uri.scheme_str() {
+        Some("https") if !host.is_empty() => Ok(()),
+        Some("http") if local => Ok(()),
+        _ => Err(format!("`{url}`: keys come by https:// (http:// from this machine only)")),
+    }
+}
+
+impl Config {
+    /// An issuer by its name.
+    #[must_use]
+    pub fn issuer(&self, name: &Name) -> Option<&Issuer> {
+        self.issuers.iter().find(|issuer| issuer.name == *name)
+    }
+}

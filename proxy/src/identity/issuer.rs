@@ -1,0 +1,202 @@
+//! The keys of issuers: read in the background, and once more when a token names one that is not known. No token
+//! makes the proxy ask more often than that, and keys that cannot be read any more are not good for ever.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use futures_util::StreamExt as _;
+use oakallow_policy::id::Name;
+use oakallow_policy::timestamp::UnixMs;
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::clock;
+use crate::config::issuers::is_safe;
+use crate::config::{Issuer, KeySource};
+use crate::identity::keys::{self, Key};
+use crate::identity::token::{Unverified, Verified};
+use crate::refusal::Refusal;
+
+/// No answer takes longer.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// No description and no set of keys is larger.
+const BYTES_MAX: usize = 256 * 1024;
+/// Tokens with unknown keys make us ask this often at most.
+const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(10);
+/// After a failure the next try is not far.
+const RETRY: Duration = Duration::from_secs(10);
+/// How often a file is looked at.
+const FILE_EVERY: Duration = Duration::from_secs(2);
+
+/// Why there is no way to ask issuers.
+#[derive(Debug, thiserror::Error)]
+#[error("the client for the keys of issuers: {0}")]
+pub struct IssuerError(#[from] reqwest::Error);
+
+/// All issuers.
+pub struct Issuers(Vec<Source>);
+
+/// One issuer, and its keys.
+struct Source {
+    issuer: Issuer,
+    http: reqwest::Client,
+    keys: ArcSwapOption<Known>,
+    /// When the keys were last asked for because of a token; whoever asks holds it.
+    asked: Mutex<Option<Instant>>,
+}
+
+struct Known {
+    keys: Vec<Key>,
+    at: UnixMs,
+}
+
+/// What OpenID Connect Discovery says.
+#[derive(Deserialize)]
+struct Description {
+    issuer: String,
+    jwks_uri: String,
+}
+
+impl Issuers {
+    /// Of the configuration; no keys are read yet.
+    pub fn new(issuers: &[Issuer]) -> Result<Self, IssuerError> {
+        let http = reqwest::Client::builder()
+            .timeout(TIMEOUT)
+            .connect_timeout(TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        let source = |issuer: &Issuer| Source {
+            issuer: issuer.clone(),
+            http: http.clone(),
+            keys: ArcSwapOption::empty(),
+            asked: Mutex::new(None),
+        };
+        Ok(Self(issuers.iter().map(source).collect()))
+    }
+
+    /// Whether a token is from one of them, good or not.
+    pub(super) fn has_issued(&self, token: &str) -> bool {
+        let parsed = Unverified::parse(token);
+        parsed.is_some_and(|t| self.0.iter().any(|s| t.issuer() == Some(&s.issuer.issuer)))
+    }
+
+    /// What a token says, if it is a good one of an issuer among `among`; by the keys that are known now, unless
+    /// it may `ask` for more.
+    pub(super) async fn verify(&self, token: &str, among: &[Name], ask: bool) -> Result<Verified, Refusal> {
+        let parsed = Unverified::parse(token).ok_or(Refusal::Unauthenticated)?;
+        let theirs =
+            |s: &&Source| among.contains(&s.issuer.name) && parsed.is_for(&s.issuer, clock::now_ms());
+        let source = self.0.iter().find(theirs).ok_or(Refusal::Unauthenticated)?;
+        let verify = |known: &Known| {
+            let key = keys::meant(&known.keys, parsed.kid.as_deref(), parsed.algorithm)?;
+            Some(parsed.verified(&source.issuer, key).ok_or(Refusal::Unauthenticated))
+        };
+        let found = source.current().as_deref().and_then(verify);
+        if let Some(found) = found {
+            return found;
+        }
+        if ask {
+            source.ask_for_unknown().await;
+        }
+        let known = source.current().ok_or_else(|| Refusal::IssuerUnavailable(source.issuer.name.clone()))?;
+        verify(&known).unwrap_or(Err(Refusal::Unauthenticated))
+    }
+
+    /// Whether a token that was good still is: it has not ended, and its issuer still has the key.
+    pub(super) fn still_stand_for(&self, token: &Verified) -> bool {
+        let source = self.0.iter().find(|s| s.issuer.name == token.issuer);
+        let keys = source.and_then(Source::current);
+        token.is_current(clock::now_ms())
+            && keys.is_some_and(|known| known.keys.iter().any(|key| key.thumbprint == token.key))
+    }
+
+    /// Keeps the keys of all of them up to date.
+    pub async fn follow(app: Arc<App>) {
+        let each = app.issuers.0.iter().map(|source| source.follow(&app));
+        futures_util::future::join_all(each).await;
+    }
+}
+
+impl Source {
+    /// The keys, unless they are too old to be believed.
+    fn current(&self) -> Option<Arc<Known>> {
+        let age_max = self.issuer.keys_age_max_s.saturating_mul(1000);
+        self.keys.load_full().filter(|known| clock::now_ms().saturating_sub(known.at) <= age_max)
+    }
+
+    async fn follow(&self, app: &App) {
+        let every = match self.issuer.keys {
+            KeySource::File(_) => FILE_EVERY,
+            _ => Duration::from_secs(self.issuer.keys_refresh_s),
+        };
+        let mut failed = false;
+        loop {
+            let result = {
+                let _one_at_a_time = self.asked.lock().await;
+                self.read().await
+            };
+            let name = self.issuer.name.as_str();
+            if let Err(problem) = &result
+                && !failed
+            {
+                tracing::warn!(issuer = name, %problem, "the keys of an issuer cannot be read: those that are known stay for a while");
+            }
+            failed = result.is_err();
+            let label = if failed { "failed" } else { "read" };
+            app.metrics.entrance.issuer_key_reads.with_label_values(&[name, label]).inc();
+            tokio::time::sleep(if failed { every.min(RETRY) } else { every }).await;
+        }
+    }
+
+    /// One at a time; who waited for another finds what that one read.
+    async fn ask_for_unknown(&self) {
+        let mut asked = self.asked.lock().await;
+        if asked.is_some_and(|at| at.elapsed() < UNKNOWN_KEY_PAUSE) {
+            return;
+        }
+        *asked = Some(Instant::now());
+        if let Err(problem) = self.read().await {
+            tracing::debug!(issuer = %self.issuer.name, %problem, "the keys of an issuer cannot be read");
+        }
+    }
+
+    /// What the issuer has now takes the place of what it had: a key that it withdrew is gone.
+    async fn read(&self) -> Result<(), String> {
+        let bytes = match &self.issuer.keys {
+            KeySource::File(file) => tokio::fs::read(file).await.map_err(|e| e.to_string())?,
+            KeySource::Url(url) => self.get(url).await?,
+            KeySource::Discovery(url) => {
+                let bytes = self.get(url).await?;
+                let said: Description = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
+                if said.issuer != self.issuer.issuer {
+                    return Err("the description is another issuer's".to_owned());
+                }
+                is_safe(&said.jwks_uri)?;
+                self.get(&said.jwks_uri).await?
+            }
+        };
+        let keys = keys::parse(&bytes)?;
+        self.keys.store(Some(Arc::new(Known { keys, at: clock::now_ms() })));
+        Ok(())
+    }
+
+    async fn get(&self, url: &str) -> Result<Vec<u8>, String> {
+        let request = self.http.get(url).header("accept", "application/json");
+        let answer = request.send().await.map_err(|e| e.without_url().to_string())?;
+        if !answer.status().is_success() {
+            return Err(format!("{url} answers {}", answer.status()));
+        }
+        let mut body = Vec::new();
+        let mut parts = answer.bytes_stream();
+        while let Some(part) = parts.next().await {
+            body.extend_from_slice(&part.map_err(|e| e.without_url().to_string())?);
+            if body.len() > BYTES_MAX {
+                return Err(format!("{url} answers more than {BYTES_MAX} bytes"));
+            }
+        }
+        Ok(body)
+    }
+}

@@ -1,0 +1,153 @@
+//! Tokens of issuers: JSON Web Tokens (RFC 7519), signed (RFC 7515), read as RFC 8725 recommends. What is not
+//! clearly good is not good.
+//!
+//! Out of scope: where the keys come from ([`super::issuer`]).
+
+use oakallow_policy::canonical::unbase64url;
+use oakallow_policy::id::Name;
+use oakallow_policy::timestamp::UnixMs;
+use oakallow_policy::wire::Tenancy;
+use oakallow_policy::{principal, strict_json};
+use serde_json::{Map, Value};
+
+use crate::config::{Algorithm, Issuer, TokenTenant};
+use crate::identity::keys::Key;
+
+/// No token needs more; reading it costs before it is known to be good.
+const BYTES_MAX: usize = 16 * 1024;
+/// Clocks differ by so much.
+const LEEWAY_MS: UnixMs = 5_000;
+
+/// What a good token says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// Who issued it, by our name for it.
+    pub(super) issuer: Name,
+    /// The key that signed it.
+    pub(super) key: [u8; 32],
+    pub(super) expires_at: UnixMs,
+    /// Who calls.
+    pub(super) principal: Name,
+    /// The tenants that it reaches; `None`: the org alone.
+    pub(super) tenancy: Option<Tenancy>,
+}
+
+impl Verified {
+    /// Whether it has not ended.
+    pub(super) fn is_current(&self, now: UnixMs) -> bool {
+        now < self.expires_at.saturating_add(LEEWAY_MS)
+    }
+}
+
+/// A token that was taken apart, and is not known to be good.
+pub(super) struct Unverified<'t> {
+    signed: &'t str,
+    signature: Vec<u8>,
+    pub(super) algorithm: Algorithm,
+    pub(super) kid: Option<String>,
+    claims: Map<String, Value>,
+}
+
+impl<'t> Unverified<'t> {
+    /// Takes a token apart.
+    pub(super) fn parse(token: &'t str) -> Option<Self> {
+        if token.len() > BYTES_MAX {
+            return None;
+        }
+        let (signed, signature) = token.rsplit_once('.')?;
+        let (header, claims) = signed.split_once('.')?;
+        let header = object(header)?;
+        let algorithm = Algorithm::named(header.get("alg")?.as_str()?)?;
+        // Extensions that have to be understood; we know none (RFC 7515 section 4.1.11).
+        if header.contains_key("crit") || !is_access_token(header.get("typ")) {
+            return None;
+        }
+        let kid = match header.get("kid") {
+            Some(kid) => Some(kid.as_str()?.to_owned()),
+            None => None,
+        };
+        Some(Self { signed, signature: unbase64url(signature)?, algorithm, kid, claims: object(claims)? })
+    }
+
+    /// Who it says that it is from.
+    pub(super) fn issuer(&self) -> Option<&str> {
+        self.claims.get("iss")?.as_str()
+    }
+
+    /// Whether it would be good now, were it signed.
+    pub(super) fn is_for(&self, issuer: &Issuer, now: UnixMs) -> bool {
+        let moment = |claim: &str| self.claims.get(claim).map(milliseconds);
+        let begins = match moment("nbf") {
+            None => true,
+            Some(begin) => begin.is_some_and(|begin| begin <= now.saturating_add(LEEWAY_MS)),
+        };
+        let ends = moment("exp").flatten().is_some_and(|end| now < end.saturating_add(LEEWAY_MS));
+        let ours = match self.claims.get("aud") {
+            Some(Value::String(one)) => *one == issuer.audience,
+            Some(Value::Array(all)) => all.iter().any(|one| one.as_str() == Some(&issuer.audience)),
+            _ => false,
+        };
+        begins
+            && ends
+            && ours
+            && self.issuer() == Some(&issuer.issuer)
+            && issuer.algorithms.contains(&self.algorithm)
+    }
+
+    /// What it says, if this key signed it.
+    pub(super) fn verified(&self, issuer: &Issuer, key: &Key) -> Option<Verified> {
+        if !key.verifies(self.algorithm, self.signed.as_bytes(), &self.signature) {
+            return None;
+        }
+        let subject = self.claims.get(&issuer.principal_claim)?.as_str()?;
+        Some(Verified {
+            issuer: issuer.name.clone(),
+            key: key.thumbprint,
+            expires_at: self.claims.get("exp").and_then(milliseconds)?,
+            principal: principal::of_token(&issuer.name, subject).ok()?,
+            tenancy: self.tenancy(&issuer.tenant)?,
+        })
+    }
+
+    /// Where a claim has to name the tenant and does not, there is none that could be taken instead.
+    fn tenancy(&self, tenant: &TokenTenant) -> Option<Option<Tenancy>> {
+        let claim = match tenant {
+            TokenTenant::Nothing => return Some(None),
+            TokenTenant::Fixed(tenant) => return Some(Some(Tenancy::One(tenant.clone()))),
+            TokenTenant::Claim(claim) => self.claims.get(claim)?,
+        };
+        let name = |value: &Value| Name::exact(value.as_str()?).ok();
+        match claim {
+            Value::Array(several) => {
+                let several: Option<Vec<Name>> = several.iter().map(name).collect();
+                several.map(|several| Some(Tenancy::Some(several)))
+            }
+            one => name(one).map(|one| Some(Tenancy::One(one))),
+        }
+    }
+}
+
+fn object(part: &str) -> Option<Map<String, Value>> {
+    match strict_json::parse(&unbase64url(part)?).ok()? {
+        Value::Object(members) => Some(members),
+        _ => None,
+    }
+}
+
+/// Tokens of other kinds are for something else (RFC 8725 section 3.11).
+fn is_access_token(typ: Option<&Value>) -> bool {
+    let Some(typ) = typ else { return true };
+    let typ = typ.as_str().map(str::to_ascii_lowercase);
+    let typ = typ.as_deref().map(|typ| typ.strip_prefix("application/").unwrap_or(typ));
+    matches!(typ, Some("jwt" | "at+jwt"))
+}
+
+/// A NumericDate: seconds, possibly with a fraction.
+fn milliseconds(seconds: &Value) -> Option<UnixMs> {
+    if let Some(whole) = seconds.as_u64() {
+        return whole.checked_mul(1000);
+    }
+    let seconds = seconds.as_f64().filter(|s| s.is_finite() && (0.0..1e12).contains(s))?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "within the range")]
+    Some((seconds * 1000.0) as UnixMs)
+}
