@@ -19,6 +19,7 @@ use crate::backend::Backend;
 use crate::config::Config;
 use crate::connection::Connections;
 use crate::event;
+use crate::forward::LinkError;
 use crate::identity::{Identity, IdentityError, IssuerError, Issuers};
 use crate::live::Live;
 use crate::mcp::Mcp;
@@ -55,6 +56,8 @@ pub enum StartError {
     Tls(#[from] crate::listen::tls::TlsError),
     #[error("{0}")]
     Files(String),
+    #[error(transparent)]
+    Link(#[from] LinkError),
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("the configuration has `stdio` routes: run `oakallow proxy --stdio --config FILE -- COMMAND`")]
@@ -188,17 +191,18 @@ async fn build(config: Config) -> Result<Arc<App>, StartError> {
         spool.set_chain(Chain::Unconfirmed);
     }
     let issuers = Issuers::new(&config.issuers)?;
+    let live = Live::new(config, identity.redaction_key(), &metrics)?;
     Ok(Arc::new(App {
-        holds: Arc::new(Holds::new(config.limits.clone(), metrics.holds_refused.clone())),
+        holds: Arc::new(Holds::new(live.config.limits.clone(), metrics.holds_refused.clone())),
         observer,
-        metrics,
         schemas: Schemas::default(),
+        metrics,
         mcp: Mcp::default(),
         connections: Connections::default(),
         draining: watch::Sender::new(false),
         in_flight: AtomicUsize::new(0),
-        live: ArcSwap::from_pointee(Live::new(config, identity.redaction_key())),
         issuers,
+        live: ArcSwap::from_pointee(live),
         identity,
         backend,
         policy,

@@ -8,7 +8,8 @@ use oakallow_policy::id::Name;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
-use crate::forward::Upstream;
+use crate::forward::{LinkError, Upstream};
+use crate::metrics::Metrics;
 use crate::redact::Redactor;
 use crate::route::{Route, RouteKind};
 
@@ -26,20 +27,24 @@ pub struct Live {
 
 impl Live {
     /// Of the configuration that a proxy starts with.
-    #[must_use]
-    pub fn new(config: Config, redaction_key: Vec<u8>) -> Self {
-        Self {
+    pub fn new(config: Config, redaction_key: Vec<u8>, metrics: &Metrics) -> Result<Self, LinkError> {
+        let upstream = |route: &Arc<Route>| Ok((route.name.clone(), Upstream::new(route, metrics)?));
+        Ok(Self {
             redactor: Redactor::new(redaction_key, &config.redact),
-            upstreams: by_http(&config).map(|r| (r.name.clone(), Upstream::new(r))).collect(),
+            upstreams: by_http(&config).map(upstream).collect::<Result<_, LinkError>>()?,
             releases: Arc::new(Semaphore::new(config.limits.releases_max)),
             config,
-        }
+        })
     }
 
     /// Of another one. What is the same in both stays: the connections to tool servers, and the released calls
     /// that are with them.
-    #[must_use]
-    pub fn followed_by(&self, mut config: Config, redaction_key: Vec<u8>) -> Self {
+    pub fn followed_by(
+        &self,
+        mut config: Config,
+        redaction_key: Vec<u8>,
+        metrics: &Metrics,
+    ) -> Result<Self, LinkError> {
         for route in &mut config.routes {
             if let Some(same) = self.config.routes.iter().find(|known| *known == route) {
                 *route = same.clone();
@@ -48,16 +53,16 @@ impl Live {
         let upstream = |route: &Arc<Route>| {
             let known = self.config.routes.iter().any(|known| Arc::ptr_eq(known, route));
             let known = self.upstreams.get(&route.name).filter(|_| known).cloned();
-            (route.name.clone(), known.unwrap_or_else(|| Upstream::new(route)))
+            Ok((route.name.clone(), known.map_or_else(|| Upstream::new(route, metrics), Ok)?))
         };
         let same = self.config.limits.releases_max == config.limits.releases_max;
         let releases = || Arc::new(Semaphore::new(config.limits.releases_max));
-        Self {
+        Ok(Self {
             redactor: Redactor::new(redaction_key, &config.redact),
-            upstreams: by_http(&config).map(upstream).collect(),
+            upstreams: by_http(&config).map(upstream).collect::<Result<_, LinkError>>()?,
             releases: if same { self.releases.clone() } else { releases() },
             config,
-        }
+        })
     }
 }
 

@@ -10,18 +10,20 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::App;
 use crate::config::Config;
+use crate::forward::LinkError;
 
 /// How often the file is looked at. By its content: mounted files (a ConfigMap) are exchanged behind links, where
 /// neither times nor notifications can be relied upon.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Takes up a configuration in place of the one that runs.
-pub fn apply(app: &App, config: Config) {
-    let next = app.live().followed_by(config, app.identity.redaction_key());
+pub fn apply(app: &App, config: Config) -> Result<(), LinkError> {
+    let next = app.live().followed_by(config, app.identity.redaction_key(), &app.metrics)?;
     app.holds.set_limits(&next.config.limits);
     app.spool.set_limits(&next.config.limits);
     app.policy.set_staleness(next.config.staleness.clone());
     app.live.store(Arc::new(next));
+    Ok(())
 }
 
 /// Follows the file that the running configuration was read from, until the task is dropped.
@@ -82,10 +84,16 @@ fn take(app: &App, file: &str, text: Result<String, String>) -> &'static str {
     let unread = |message| DocumentError { file: file.to_owned(), at: None, message, hint: None };
     let running = &app.live().config;
     let read = text.map_err(unread).and_then(|text| running.successor(file, &text));
-    let result = match read {
-        Ok(config) if config == *running => "unchanged",
-        Ok(config) => {
-            apply(app, config);
+    let taken = read.and_then(|config| {
+        let changed = config != *running;
+        if changed {
+            apply(app, config).map_err(|e| unread(e.to_string()))?;
+        }
+        Ok(changed)
+    });
+    let result = match taken {
+        Ok(false) => "unchanged",
+        Ok(true) => {
             tracing::info!(file, "the configuration was reloaded");
             "applied"
         }

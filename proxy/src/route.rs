@@ -7,6 +7,8 @@ use http::{Method, Uri};
 use oakallow_policy::id::Name;
 use serde::Deserialize;
 
+use crate::forward::Link;
+
 /// How a route's calls look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -41,6 +43,7 @@ pub struct Route {
     pub methods: Vec<Method>,
     pub audience: Name,
     pub upstream: Uri,
+    pub link: Link,
     pub resources: BTreeMap<Name, String>,
     pub method_pointers: BTreeMap<Name, String>,
     pub hold_budget: Duration,

@@ -8,7 +8,6 @@ use http::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, TRANSF
 use http::request::Parts;
 use http::{Method, Response, StatusCode, Version};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use oakallow_policy::Permission;
 use oakallow_policy::audit::ExecutionRecord;
 use oakallow_policy::canonical::{hex, sha256};
@@ -24,7 +23,7 @@ use crate::connection::Connection;
 use crate::enforce::{self, Bound, Ready, Refused, Target};
 use crate::event::Subject;
 use crate::fields;
-use crate::forward::{Outgoing, passed_on, put_token, target};
+use crate::forward::{Answer, Outgoing, passed_on, put_token, target};
 use crate::head;
 use crate::identity::{Caller, Credential, Gate, Resource, WELL_KNOWN};
 use crate::live::Live;
@@ -251,7 +250,7 @@ async fn plain(app: &Arc<App>, incoming: &Received, client: &mut Client<'_>) -> 
     put_token(&mut headers, &token);
     Trail::current().put_headers(&mut headers);
     let outgoing = Outgoing { method: sent.method, uri: sent.uri, headers, body: body.clone() };
-    let response = match upstream.send(&permit, outgoing).await {
+    let response = match upstream.send(&permit, outgoing, None).await {
         Ok(response) => response,
         Err(refusal) => {
             not_answered(outcome, &refusal).await;
@@ -291,7 +290,7 @@ pub async fn record(outcome: Outcome, whole: bool, failed: bool, execution: Exec
 
 /// The fields of an answer that go on, its length included.
 #[must_use]
-pub fn answer_headers(response: &Response<Incoming>) -> HeaderMap {
+pub fn answer_headers(response: &Response<Answer>) -> HeaderMap {
     let mut headers = passed_on(response.headers());
     // Beside a transfer coding the length is none (RFC 9112 section 6.3).
     let coded = response.headers().contains_key(TRANSFER_ENCODING);
@@ -334,7 +333,7 @@ impl Seen {
 /// Passes an answer's body on as it comes. When the agent leaves, the rest is still read: what became of
 /// the call is worth knowing. An error means that the answer did not come whole.
 pub async fn relay(
-    response: Response<Incoming>,
+    response: Response<Answer>,
     idle: Duration,
     client: &mut Client<'_>,
     mut listening: bool,

@@ -6,8 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use oakallow_proxy::config::{Address, Config, DataListener};
+use oakallow_proxy::forward::Place as Endpoint;
 use oakallow_proxy::listen::tls::days_left;
-use oakallow_proxy::route::RouteKind;
+use oakallow_proxy::route::{Route, RouteKind};
 
 use super::backend::good_for;
 use super::tool_server::Place;
@@ -40,12 +41,22 @@ pub(super) fn examine(file: &Path, findings: &mut Vec<Finding>) -> Places {
     let at = |address: Option<SocketAddr>| address.map(|address| format!("http://{address}"));
     Places {
         tool_servers: tool_servers
-            .map(|route| Place::of_route(&route.upstream.to_string(), route.kind == RouteKind::Mcp))
+            .flat_map(|route| {
+                let mcp = route.kind == RouteKind::Mcp;
+                addresses(route).into_iter().map(move |url| Place::of_route(&url, mcp))
+            })
             .collect(),
         backend: Some(config.backend_url.trim_end_matches('/').to_owned()),
         proxy: proxy(&config),
         ops: at(config.listen.ops),
     }
+}
+
+/// Where a tool server can be asked: each endpoint, but for sockets, which are for this machine only.
+fn addresses(route: &Route) -> Vec<String> {
+    let scheme = route.upstream.scheme_str().unwrap_or("http");
+    let reachable = route.link.endpoints.iter().filter(|place| !matches!(place, Endpoint::Unix(_)));
+    reachable.map(|place| format!("{scheme}://{place}{}", route.upstream.path())).collect()
 }
 
 /// The directory with the proxy's key and the events that are not shipped yet.

@@ -18,6 +18,7 @@ pub(crate) mod issuers;
 mod listen;
 mod observe;
 mod routes;
+mod upstream;
 
 pub use issuers::{Algorithm, Issuer, KeySource, TokenTenant};
 pub use listen::{Address, Clients, DataListener, Identities, Listen, Tls};

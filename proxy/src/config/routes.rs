@@ -8,6 +8,8 @@ use http::{Method, Uri};
 use oakallow_policy::id::Name;
 use serde::Deserialize;
 
+use super::upstream::{WrittenCheck, WrittenInject, WrittenLink, WrittenTls, url};
+use crate::forward::{Link, Protocol};
 use crate::route::{Pattern, Route, RouteKind};
 
 /// How often an open stream hears a comment: half of what common intermediaries allow.
@@ -23,6 +25,12 @@ pub(super) struct WrittenRoute {
     methods: Vec<String>,
     audience: Name,
     upstream: Option<String>,
+    endpoints: Option<Vec<String>>,
+    protocol: Option<Protocol>,
+    upstream_tls: Option<WrittenTls>,
+    health_check: Option<WrittenCheck>,
+    dns_refresh_s: Option<u64>,
+    inject: Option<WrittenInject>,
     /// Tool name → JSON pointer to the resource in its arguments.
     #[serde(default)]
     resources: BTreeMap<Name, String>,
@@ -70,11 +78,13 @@ struct Way {
     pattern: Pattern,
     methods: Vec<Method>,
     upstream: Uri,
+    link: Link,
 }
 
 /// A route as used, of one as written.
-pub(super) fn route(w: WrittenRoute) -> Result<Arc<Route>, String> {
-    let way = if w.kind == RouteKind::Stdio { nowhere(&w)? } else { by_http(&w)? };
+pub(super) fn route(mut w: WrittenRoute) -> Result<Arc<Route>, String> {
+    let link = w.link();
+    let way = if w.kind == RouteKind::Stdio { nowhere(&w, &link)? } else { by_http(&w, &link)? };
     for pointer in w.resources.values().chain(w.method_pointers.values()) {
         if !pointer.starts_with('/') {
             return Err(format!("`{pointer}`: a JSON pointer starts with a slash"));
@@ -89,6 +99,7 @@ pub(super) fn route(w: WrittenRoute) -> Result<Arc<Route>, String> {
         methods: way.methods,
         audience: w.audience,
         upstream: way.upstream,
+        link: way.link,
         resources: w.resources,
         method_pointers: w.method_pointers,
         hold_budget: seconds(w.hold.budget_s),
@@ -101,16 +112,27 @@ pub(super) fn route(w: WrittenRoute) -> Result<Arc<Route>, String> {
     }))
 }
 
-fn by_http(w: &WrittenRoute) -> Result<Way, String> {
+impl WrittenRoute {
+    /// How the tool server is reached.
+    fn link(&mut self) -> WrittenLink {
+        WrittenLink {
+            endpoints: self.endpoints.take(),
+            protocol: self.protocol.take(),
+            upstream_tls: self.upstream_tls.take(),
+            health_check: self.health_check.take(),
+            dns_refresh_s: self.dns_refresh_s.take(),
+            inject: self.inject.take(),
+        }
+    }
+}
+
+fn by_http(w: &WrittenRoute, link: &WrittenLink) -> Result<Way, String> {
     let name = w.name.as_str();
     let missing = |key: &str| format!("the route `{name}` has no `{key}`");
     let written = w.upstream.as_deref().ok_or_else(|| missing("upstream"))?;
     let path = w.path.as_deref().ok_or_else(|| missing("path"))?;
-    let upstream: Uri = written.parse().map_err(|_| format!("`{written}` is not a URL"))?;
-    if upstream.scheme_str() != Some("http") || upstream.authority().is_none() {
-        // TLS to tool servers comes later; refused rather than sent in the clear.
-        return Err(format!("`{written}`: an upstream is http://host:port[/path]"));
-    }
+    let upstream = url(written)?;
+    let link = link.link(&upstream)?;
     let methods = w
         .methods
         .iter()
@@ -121,11 +143,11 @@ fn by_http(w: &WrittenRoute) -> Result<Way, String> {
         return Err(format!("`{path}`: an http route's path has a {{tool}} segment"));
     }
     let methods = if methods.is_empty() && w.kind == RouteKind::Http { vec![Method::POST] } else { methods };
-    Ok(Way { pattern, methods, upstream })
+    Ok(Way { pattern, methods, upstream, link })
 }
 
 /// A `stdio` route has no way of its own: one client started the proxy, the proxy starts one server.
-fn nowhere(w: &WrittenRoute) -> Result<Way, String> {
+fn nowhere(w: &WrittenRoute, link: &WrittenLink) -> Result<Way, String> {
     let of_http = [
         ("path", w.path.is_some()),
         ("upstream", w.upstream.is_some()),
@@ -133,8 +155,9 @@ fn nowhere(w: &WrittenRoute) -> Result<Way, String> {
         ("comment_every_s", w.hold.comment_every_s.is_some()),
         ("timeouts", w.timeouts.is_some()),
     ];
-    if let Some((key, _)) = of_http.iter().find(|(_, is_written)| *is_written) {
+    let written = of_http.iter().find(|(_, is_written)| *is_written).map(|(key, _)| *key);
+    if let Some(key) = written.or_else(|| link.written()) {
         return Err(format!("`{key}` is for routes over HTTP: a `stdio` route has none"));
     }
-    Ok(Way { pattern: Pattern::nothing(), methods: Vec::new(), upstream: Uri::default() })
+    Ok(Way { pattern: Pattern::nothing(), methods: Vec::new(), upstream: Uri::default(), link: Link::none() })
 }

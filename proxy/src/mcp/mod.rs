@@ -13,6 +13,7 @@ mod param;
 mod plumbing;
 mod relay;
 mod see;
+mod send;
 mod session;
 pub mod stdio;
 
@@ -22,11 +23,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::TRANSFER_ENCODING;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use oakallow_policy::Permission;
 use oakallow_policy::audit::ExecutionRecord;
 use oakallow_policy::canonical::hex;
 use oakallow_policy::id::Name;
 use oakallow_policy::permit::PermitReason;
-use oakallow_policy::{Permission, Permit};
 use serde_json::Value;
 
 use crate::app::App;
@@ -35,12 +36,9 @@ use crate::call::mcp::{Arrival, Body, Class, INVALID_PARAMS, INVALID_REQUEST, Me
 use crate::client::{Client, Gone};
 use crate::enforce::{self, Bound, Ready, Target};
 use crate::event::Subject;
-use crate::forward::{Outgoing, passed_on, put_token, target};
-use crate::media;
-use crate::observe::Trail;
 use crate::outcome::{BROKE_OFF, NO_ANSWER, Outcome};
 use crate::refusal::Refusal;
-use crate::serve::{Received, not_answered, to};
+use crate::serve::{Received, not_answered};
 use crate::unidentified;
 use answer::{Refused, error};
 use era::{Era, HEADER_MISMATCH};
@@ -48,7 +46,7 @@ use leg::Leg;
 use relay::{End, Plan, Relayed, relay};
 use see::see;
 pub use session::Mcp;
-use session::{Named, SESSION_HEADER};
+use session::{Named, Session};
 
 /// Stateless clients give a request up after 60 s; the answer must be there before.
 const STATELESS_WAIT_MAX: Duration = Duration::from_secs(45);
@@ -70,10 +68,15 @@ pub async fn serve(app: &Arc<App>, received: &Received, client: &mut Client<'_>)
         let key = snapshot.token_keys.get(&received.route.audience);
         app.mcp.named(headers, &received.caller, key).map_err(str::to_owned)
     });
-    exchange.session = match named {
-        Ok(Named::No) => None,
-        Ok(Named::Own(upstream_id)) => Some(upstream_id),
-        Ok(Named::Foreign) => {
+    let upstream = received.live.upstreams.get(&received.route.name);
+    let entered = named.map(|named| match named {
+        Named::No => Some(None),
+        Named::Own(text) => upstream.and_then(|upstream| Session::at(upstream, text)).map(Some),
+        Named::Foreign => None,
+    });
+    exchange.session = match entered {
+        Ok(Some(session)) => session,
+        Ok(None) => {
             // As for a session that does not exist: whose it is, is nobody else's business.
             let body = error(&Value::Null, SESSION_UNKNOWN, "Session not found", None);
             return exchange.turn_down(client, "unknown_session", (StatusCode::NOT_FOUND, body)).await;
@@ -107,8 +110,8 @@ async fn say(
 struct Exchange<'a> {
     app: &'a Arc<App>,
     received: &'a Received,
-    /// The id by which the tool server knows the caller's session.
-    session: Option<String>,
+    /// The caller's session.
+    session: Option<Session>,
     /// What goes on: the body as it came, less a state of ours.
     body: Bytes,
 }
@@ -124,7 +127,7 @@ impl Exchange<'_> {
             }
         };
         let version = self.received.parts.headers.get("mcp-protocol-version").and_then(|v| v.to_str().ok());
-        see(&message, (version, self.session.as_deref()));
+        see(&message, (version, self.session_id()));
         let era = match self.check_head(&message) {
             Ok(era) => era,
             Err(problem) => {
@@ -190,44 +193,11 @@ impl Exchange<'_> {
             && message
                 .params
                 .get("requestId")
-                .is_some_and(|id| self.app.mcp.cancel(&route.name, self.session.as_deref(), caller, id))
+                .is_some_and(|id| self.app.mcp.cancel(&route.name, self.session_id(), caller, id))
     }
 
     async fn accepted(&self, client: &mut Client<'_>) -> Result<(), Gone> {
         client.answer(StatusCode::ACCEPTED.as_u16(), HeaderMap::new(), None, Bytes::new()).await
-    }
-
-    fn target(&self) -> Result<Target, Refusal> {
-        let Received { route, parts, .. } = self.received;
-        Ok(to(target(&route.upstream, parts.uri.path(), true)?, parts, &self.body))
-    }
-
-    async fn send(
-        &self,
-        permit: &Permit,
-        sent: Target,
-        token: Option<&str>,
-    ) -> Result<http::Response<hyper::body::Incoming>, Refusal> {
-        let Received { live, route, parts, caller, .. } = self.received;
-        let body = &self.body;
-        let upstream = live.upstreams.get(&route.name).ok_or(Refusal::UpstreamUnreachable)?;
-        let mut headers = passed_on(&parts.headers);
-        // Answers are read here, so they come as they are.
-        headers.remove("accept-encoding");
-        media::put(&mut headers, body);
-        headers.remove(SESSION_HEADER);
-        if let Some(id) = self.session.as_deref().and_then(|id| HeaderValue::from_str(id).ok()) {
-            headers.insert(SESSION_HEADER, id);
-        }
-        if let Some(token) = token {
-            put_token(&mut headers, token);
-        }
-        Trail::current().put_headers(&mut headers);
-        let outgoing = Outgoing { method: sent.method, uri: sent.uri, headers, body: body.clone() };
-        let mut response = upstream.send(permit, outgoing).await?;
-        let snapshot = self.app.policy.snapshot();
-        self.app.mcp.bind(response.headers_mut(), caller, snapshot.token_keys.get(&route.audience));
-        Ok(response)
     }
 
     /// A call: decided, perhaps held, forwarded with a token, its outcome recorded.
@@ -254,7 +224,7 @@ impl Exchange<'_> {
         };
         client.keep_company(hold::company((route, parts), message, era));
         let id = message.id.as_ref().unwrap_or(&Value::Null);
-        let cancellable = self.app.mcp.cancellable(&route.name, self.session.as_deref(), caller, id);
+        let cancellable = self.app.mcp.cancellable(&route.name, self.session_id(), caller, id);
         client.cancelled_by(Some(cancellable.notify()));
         let admitted = enforce::admit(self.app, &call, Bound::Request(&sent), client).await;
         client.cancelled_by(None);

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use oakallow_policy::Permission;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -16,7 +15,7 @@ use tokio::time::Instant;
 use super::answer;
 use crate::client::{Client, Gone};
 use crate::enforce::Waiter as _;
-use crate::forward::passed_on;
+use crate::forward::{Answer, passed_on};
 use crate::sse::{Message, Splitter};
 
 /// Largest message that is rewritten, and largest that is looked into.
@@ -108,7 +107,7 @@ struct Relay<'a, 'p, 's> {
 }
 
 /// Hands an answer to the agent.
-pub(super) async fn relay(client: &mut Client<'_>, response: Response<Incoming>, plan: Plan<'_>) -> Relayed {
+pub(super) async fn relay(client: &mut Client<'_>, response: Response<Answer>, plan: Plan<'_>) -> Relayed {
     let (parts, mut body) = response.into_parts();
     let shape = shape(parts.headers.get(CONTENT_TYPE));
     let into_stream = client.is_streaming();
@@ -197,7 +196,7 @@ impl Relay<'_, '_, '_> {
         self.client.begin(parts.status, headers, self.plan.permission, false).await
     }
 
-    async fn next(&mut self, body: &mut Incoming) -> Next {
+    async fn next(&mut self, body: &mut Answer) -> Next {
         if self.has_left() && self.plan.leaving_cancels {
             return Next::End(End::Cancelled);
         }

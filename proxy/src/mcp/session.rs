@@ -4,6 +4,9 @@
 //! server's with a tag in front, which binds it to the caller under a key of the audience: every proxy of
 //! that audience can check it, after a restart too, and none has to remember it.
 //!
+//! Where a tool server has several endpoints, the one that began the session stands between the tag and its
+//! id, and is bound with it: the session's requests go there and nowhere else.
+//!
 //! When the audience's key is rotated, the proxy that handed an id out still knows it; any other says that
 //! there is no such session, and the client begins a new one.
 
@@ -22,6 +25,7 @@ use sha2::Sha256;
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
+use crate::forward::Upstream;
 use crate::identity::Caller;
 
 /// The header that names a session.
@@ -99,10 +103,31 @@ fn is_id(text: &str) -> bool {
 pub(super) enum Named {
     /// None.
     No,
-    /// The caller's, under the id that the tool server knows.
+    /// The caller's: what stands behind the tag.
     Own(String),
     /// One that is not the caller's, or that nobody has.
     Foreign,
+}
+
+/// A session of the caller's, and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Session {
+    /// The id by which the tool server knows it.
+    pub(super) id: String,
+    /// The endpoint that it began at, where there is a choice.
+    pub(super) endpoint: Option<usize>,
+}
+
+impl Session {
+    /// Of what stands behind the tag. A session at an endpoint that is out, or not configured any more, has
+    /// ended: its client begins a new one elsewhere.
+    pub(super) fn at(upstream: &Upstream, text: String) -> Option<Self> {
+        if !upstream.has_several() {
+            return Some(Self { id: text, endpoint: None });
+        }
+        let (endpoint, id) = text.split_once('.')?;
+        Some(Self { id: id.to_owned(), endpoint: Some(upstream.tagged(endpoint)?) })
+    }
 }
 
 type HeldKey = (Owner, Name, Option<String>, String);
@@ -143,9 +168,15 @@ impl Mcp {
         }
     }
 
-    /// Binds the session that an answer names to the caller whom it answers. An id that could not be
-    /// checked afterwards does not go out.
-    pub(super) fn bind(&self, headers: &mut HeaderMap, caller: &Caller, key: Option<&TokenKey>) {
+    /// Binds the session that an answer names to the caller whom it answers, and to the endpoint that it
+    /// comes from. An id that could not be checked afterwards does not go out.
+    pub(super) fn bind(
+        &self,
+        headers: &mut HeaderMap,
+        endpoint: Option<&str>,
+        caller: &Caller,
+        key: Option<&TokenKey>,
+    ) {
         let ids: Vec<HeaderValue> = headers.get_all(SESSION_HEADER).iter().cloned().collect();
         if ids.is_empty() {
             return;
@@ -154,7 +185,8 @@ impl Mcp {
         let owner = Owner::of(caller);
         let bound = match ids.as_slice() {
             [id] => id.to_str().ok().filter(|id| is_id(id)).and_then(|id| {
-                let bound = format!("{}.{id}", owner.tag(key?, Purpose::Session, id)?);
+                let id = endpoint.map_or_else(|| id.to_owned(), |endpoint| format!("{endpoint}.{id}"));
+                let bound = format!("{}.{id}", owner.tag(key?, Purpose::Session, &id)?);
                 is_id(&bound).then_some(bound)
             }),
             _ => None,
@@ -242,7 +274,7 @@ mod tests {
     /// The field as the client gets it.
     fn bound(mcp: &Mcp, caller: &Caller, key: &TokenKey) -> HeaderMap {
         let mut headers = session("s.1");
-        mcp.bind(&mut headers, caller, Some(key));
+        mcp.bind(&mut headers, None, caller, Some(key));
         headers
     }
 
@@ -284,12 +316,12 @@ mod tests {
         for bad in ["", "a b", "a\tb", &"x".repeat(ID_BYTES_MAX + 1)] {
             assert!(mcp.named(&session(bad), &ada, Some(&key(1))).is_err(), "{bad:?}");
             let mut headers = session(bad);
-            mcp.bind(&mut headers, &ada, Some(&key(1)));
+            mcp.bind(&mut headers, None, &ada, Some(&key(1)));
             assert!(headers.is_empty(), "{bad:?}");
         }
         let mut two = session("a");
         two.append(SESSION_HEADER, HeaderValue::from_static("b"));
-        mcp.bind(&mut two, &ada, Some(&key(1)));
+        mcp.bind(&mut two, None, &ada, Some(&key(1)));
         assert!(two.is_empty());
     }
 

@@ -2,10 +2,11 @@
 //! bounded: no tenant, tool or argument.
 //!
 //! Here: what counts, and what is read when somebody asks. [`made`]: registering. [`panics`]: those of the
-//! whole process.
+//! whole process. [`upstream`]: the ways to tool servers.
 
 mod made;
 mod panics;
+mod upstream;
 
 use std::sync::atomic::Ordering;
 
@@ -17,6 +18,8 @@ use crate::config::Config;
 use crate::policy::BadBundle;
 use crate::spool::Chain;
 use made::Made;
+use upstream::Upstreams;
+pub use upstream::{EndpointMetrics, RouteMetrics};
 
 /// From a decision in memory to one that had to load a tenant's rules.
 const FAST: [f64; 8] = [0.000_05, 0.000_1, 0.000_25, 0.001, 0.005, 0.025, 0.1, 1.0];
@@ -69,6 +72,7 @@ pub struct Metrics {
     pub entrance: Entrance,
     /// The access log and traces.
     pub seen: Seen,
+    upstreams: Upstreams,
     now: Now,
     configured: Configured,
 }
@@ -186,6 +190,7 @@ impl Metrics {
                 .counter("oakallow_connections_refused_total", "Connections beyond the limit")?,
             entrance: Entrance::new(&made)?,
             seen: Seen::new(&made)?,
+            upstreams: Upstreams::new(&made)?,
             now: Now::new(&made)?,
             configured: Configured::new(&made)?,
             made,

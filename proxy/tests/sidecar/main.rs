@@ -33,3 +33,5 @@ mod spool;
 mod support;
 mod tokens;
 mod traces;
+mod upstreams;
+mod upstreams_broken;

@@ -1,23 +1,9 @@
-//! The way to a tool server. A request goes out only with a [`Permit`].
+//! Which fields go on, and under which address.
 
-use std::time::Duration;
-
-use bytes::Bytes;
+use http::Uri;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
-use oakallow_policy::Permit;
 
 use crate::refusal::Refusal;
-use crate::route::Route;
-
-/// Idle connections are dropped before common tool servers (5 s) drop them: a request that meets a
-/// closing connection would have an unknown outcome.
-const POOL_IDLE: Duration = Duration::from_secs(4);
 
 /// Fields of one connection, never passed on (RFC 9110 section 7.6.1), and those that are ours.
 const NEVER_PASSED: [&str; 19] = [
@@ -45,58 +31,6 @@ const NEVER_PASSED: [&str; 19] = [
 /// Whatever begins so is ours to say, or for proxies.
 const OURS: [&str; 2] = ["x-oakallow-", "x-forwarded-"];
 
-/// A client for one route's tool server.
-#[derive(Clone)]
-pub struct Upstream {
-    client: Client<HttpConnector, Full<Bytes>>,
-    response_timeout: Duration,
-}
-
-/// What is sent.
-pub struct Outgoing {
-    /// HTTP method.
-    pub method: Method,
-    /// Where to.
-    pub uri: Uri,
-    /// Fields, as [`passed_on`] left them.
-    pub headers: HeaderMap,
-    /// The exact bytes.
-    pub body: Bytes,
-}
-
-impl Upstream {
-    /// For a route.
-    #[must_use]
-    pub fn new(route: &Route) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(route.connect_timeout));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE)
-            .build(connector);
-        Self { client, response_timeout: route.response_timeout }
-    }
-
-    /// Sends, once. An error other than [`Refusal::UpstreamUnreachable`] leaves the outcome unknown.
-    pub async fn send(&self, _permit: &Permit, outgoing: Outgoing) -> Result<Response<Incoming>, Refusal> {
-        let mut request = Request::new(Full::new(outgoing.body));
-        *request.method_mut() = outgoing.method;
-        *request.uri_mut() = outgoing.uri;
-        *request.headers_mut() = outgoing.headers;
-        match tokio::time::timeout(self.response_timeout, self.client.request(request)).await {
-            // Nobody asked for another protocol.
-            Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                Err(Refusal::UpstreamBroken)
-            }
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(e)) if e.is_connect() => Err(Refusal::UpstreamUnreachable),
-            Ok(Err(_)) => Err(Refusal::UpstreamBroken),
-            Err(_) => Err(Refusal::UpstreamTimeout),
-        }
-    }
-}
-
 /// The fields of a request or an answer that go on: without those of the connection, without the
 /// caller's credential, without anything that looks like ours.
 #[must_use]
@@ -104,7 +38,17 @@ pub fn passed_on(headers: &HeaderMap) -> HeaderMap {
     passing(headers).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
-/// The same, where they stand.
+/// Whether a field is not for a tool server's credential: it frames the message, says what it is, or is ours.
+#[must_use]
+pub fn forbidden_to_inject(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    // A tool server may well want a key of its own under this name; the caller's never goes on.
+    let connection = NEVER_PASSED.contains(&text) && text != "x-api-key";
+    let says = ["content-", "accept", "mcp-", "if-"].iter().any(|start| text.starts_with(start));
+    connection || says || OURS.iter().any(|start| text.starts_with(start))
+}
+
+/// What goes on, where it stands.
 pub fn passing(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
     let nominated: Vec<String> = headers
         .get_all(header::CONNECTION)
@@ -143,7 +87,8 @@ pub fn target(base: &Uri, path: &str, replaces_path: bool) -> Result<Uri, Refusa
     let prefix = base.path().trim_end_matches('/');
     // A base with a path of its own is the whole address of an MCP endpoint.
     let path = if replaces_path && !prefix.is_empty() { "" } else { path };
-    let text = format!("http://{authority}{prefix}{path}");
+    let scheme = base.scheme_str().unwrap_or("http");
+    let text = format!("{scheme}://{authority}{prefix}{path}");
     text.parse().map_err(|_| Refusal::InvalidRequest("the request target is not a URI".to_owned()))
 }
 
@@ -183,7 +128,7 @@ mod tests {
     fn a_base_with_a_path_is_the_address_of_an_endpoint() {
         let base: Uri = "http://tools:9000".parse().unwrap();
         assert_eq!(target(&base, "/tools/x", false).unwrap(), "http://tools:9000/tools/x");
-        let base: Uri = "http://tools:9000/mcp".parse().unwrap();
-        assert_eq!(target(&base, "/agents/mcp", true).unwrap(), "http://tools:9000/mcp");
+        let base: Uri = "https://tools:9000/mcp".parse().unwrap();
+        assert_eq!(target(&base, "/agents/mcp", true).unwrap(), "https://tools:9000/mcp");
     }
 }

@@ -1,0 +1,279 @@
+//! One place where a tool server listens: connections to it, and whether it is well.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use oakallow_policy::canonical::{base64url, sha256};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use std::net::SocketAddr;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::{Mutex, Notify};
+
+use super::link::{Place, Protocol};
+use super::pool::{Lease, Pool};
+use crate::metrics::EndpointMetrics;
+
+/// An HTTP/2 connection with requests on it is asked this often whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(15);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// All fields of an answer, as for HTTP/1.1 (hyper's limit there is of the same size).
+const HEADER_BYTES_MAX: u32 = 400 * 1024;
+/// Of the digest of what is configured: enough to tell a few endpoints apart.
+const TAG_BYTES: usize = 6;
+
+/// TLS to the tool server, in its current form.
+pub(super) struct Secured {
+    pub(super) config: ArcSwap<ClientConfig>,
+    pub(super) name: ServerName<'static>,
+}
+
+/// How all endpoints of a route are connected to.
+pub(super) struct Dialing {
+    pub(super) protocol: Protocol,
+    pub(super) tls: Option<Secured>,
+    pub(super) timeout: Duration,
+}
+
+pub(super) struct Endpoint {
+    pub(super) place: Place,
+    /// Names it in sessions: the same in every proxy with the same configuration of it.
+    pub(super) tag: String,
+    pub(super) pool: Arc<Pool>,
+    dialing: Arc<Dialing>,
+    /// What the name was last found to be; empty until it was looked up.
+    addresses: ArcSwap<Vec<SocketAddr>>,
+    turn: AtomicUsize,
+    /// One at a time opens a connection that others can share.
+    opens: Mutex<()>,
+    /// Negotiated; a connection is for one request at a time then.
+    speaks_http1: AtomicBool,
+    pub(super) health: Health,
+}
+
+/// Whether requests go there.
+pub(super) struct Health {
+    out: AtomicBool,
+    /// Checks in a row that went the other way than `out` says.
+    against: AtomicU32,
+    /// Wakes whoever finds out when it is back.
+    pub(super) fell: Notify,
+    metrics: EndpointMetrics,
+}
+
+impl Endpoint {
+    pub(super) fn new(place: Place, dialing: Arc<Dialing>, metrics: EndpointMetrics) -> Self {
+        let digest = sha256(place.to_string().as_bytes());
+        let addresses = match place {
+            Place::Address(address) => vec![address],
+            _ => Vec::new(),
+        };
+        metrics.up.set(1);
+        Self {
+            tag: base64url(digest.get(..TAG_BYTES).unwrap_or_default()),
+            place,
+            pool: Arc::default(),
+            dialing,
+            addresses: ArcSwap::from_pointee(addresses),
+            turn: AtomicUsize::new(0),
+            opens: Mutex::default(),
+            speaks_http1: AtomicBool::new(false),
+            health: Health {
+                out: AtomicBool::new(false),
+                against: AtomicU32::new(0),
+                fell: Notify::new(),
+                metrics,
+            },
+        }
+    }
+
+    /// A connection for one request. An error means that no byte of a request was sent.
+    pub(super) async fn lease(&self) -> io::Result<Lease> {
+        match self.pool.take() {
+            Some(lease) => Ok(lease),
+            None => self.open().await,
+        }
+    }
+
+    async fn open(&self) -> io::Result<Lease> {
+        let opened = async {
+            let alone = if self.may_share() { Some(self.opens.lock().await) } else { None };
+            match alone.as_ref().and_then(|_| self.pool.take()) {
+                Some(lease) => Ok(lease),
+                None => self.connect().await,
+            }
+        };
+        tokio::time::timeout(self.dialing.timeout, opened)
+            .await
+            .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn may_share(&self) -> bool {
+        match self.dialing.protocol {
+            Protocol::Http1 => false,
+            Protocol::Http2 => true,
+            Protocol::Auto => self.dialing.tls.is_some() && !self.speaks_http1.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Opens a connection and closes it: whether that is possible.
+    pub(super) async fn probe(&self) -> io::Result<()> {
+        let connected = tokio::time::timeout(self.dialing.timeout, self.connect()).await;
+        connected.unwrap_or(Err(io::ErrorKind::TimedOut.into())).map(Lease::give_back)
+    }
+
+    async fn connect(&self) -> io::Result<Lease> {
+        let generation = self.pool.generation();
+        if let Place::Unix(path) = &self.place {
+            return self.secure(UnixStream::connect(path).await?, generation).await;
+        }
+        let mut addresses = self.addresses.load_full();
+        if addresses.is_empty() {
+            // Only ever for the first connection.
+            addresses = self.learn(self.look_up().await?);
+        }
+        let timeout = self.dialing.timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut last = io::ErrorKind::AddrNotAvailable.into();
+        for n in 0..addresses.len() {
+            let Some(address) = addresses.get(turn.wrapping_add(n) % addresses.len()) else { break };
+            match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+                Ok(Ok(stream)) => {
+                    stream.set_nodelay(true)?;
+                    return self.secure(stream, generation).await;
+                }
+                Ok(Err(e)) => last = e,
+                Err(_) => last = io::ErrorKind::TimedOut.into(),
+            }
+        }
+        Err(last)
+    }
+
+    async fn secure<S>(&self, stream: S, generation: u64) -> io::Result<Lease>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let protocol = self.dialing.protocol;
+        let Some(tls) = &self.dialing.tls else {
+            return self.begin(stream, protocol == Protocol::Http2, generation).await;
+        };
+        let connector = tokio_rustls::TlsConnector::from(tls.config.load_full());
+        let stream = connector.connect(tls.name.clone(), stream).await?;
+        let two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        if protocol == Protocol::Http2 && !two {
+            return Err(io::Error::other("it does not speak HTTP/2"));
+        }
+        self.speaks_http1.store(!two, Ordering::Relaxed);
+        self.begin(stream, two, generation).await
+    }
+
+    async fn begin<S>(&self, stream: S, two: bool, generation: u64) -> io::Result<Lease>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let stream = TokioIo::new(stream);
+        if two {
+            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(PING_EVERY)
+                .keep_alive_timeout(PING_TIMEOUT)
+                .max_header_list_size(HEADER_BYTES_MAX)
+                .handshake(stream)
+                .await
+                .map_err(io::Error::other)?;
+            tokio::spawn(ended(connection));
+            return Ok(self.pool.share(sender, generation));
+        }
+        let (sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
+        tokio::spawn(ended(connection));
+        Ok(self.pool.begin(sender, generation))
+    }
+
+    /// Asks the resolver.
+    pub(super) async fn look_up(&self) -> io::Result<Vec<SocketAddr>> {
+        let Place::Named(host, port) = &self.place else { return Ok(Vec::new()) };
+        Ok(tokio::net::lookup_host((host.as_str(), *port)).await?.collect())
+    }
+
+    /// Takes an answer of the resolver. An empty one says nothing: the last good one stays.
+    pub(super) fn learn(&self, mut found: Vec<SocketAddr>) -> Arc<Vec<SocketAddr>> {
+        found.sort_unstable();
+        found.dedup();
+        let known = self.addresses.load_full();
+        if found.is_empty() || found == *known {
+            return known;
+        }
+        let gone = known.iter().any(|address| !found.contains(address));
+        let found = Arc::new(found);
+        self.addresses.store(found.clone());
+        if gone {
+            // A connection that others share would stay at an address of before for as long as it is used.
+            self.pool.renew();
+        }
+        found
+    }
+}
+
+/// How a connection ends is known by those whose requests are on it.
+async fn ended(connection: impl Future<Output = hyper::Result<()>>) {
+    if let Err(e) = connection.await {
+        tracing::debug!(error = %e, "a connection to a tool server ended");
+    }
+}
+
+impl Health {
+    pub(super) fn is_out(&self) -> bool {
+        self.out.load(Ordering::Relaxed)
+    }
+
+    /// Connecting failed.
+    pub(super) fn unreached(&self, takes_out: bool) {
+        self.metrics.connect_failures.inc();
+        if takes_out {
+            self.set(true);
+        }
+    }
+
+    /// Whoever looks after it has found that it is back.
+    pub(super) fn back(&self) {
+        self.set(false);
+    }
+
+    /// Takes the result of a check in; so many in a row change the state.
+    pub(super) fn checked(&self, well: bool, (unhealthy_after, healthy_after): (u32, u32)) {
+        let out = self.is_out();
+        if well != out {
+            self.against.store(0, Ordering::Relaxed);
+            return;
+        }
+        let needed = if out { healthy_after } else { unhealthy_after };
+        if self.against.fetch_add(1, Ordering::Relaxed) + 1 >= needed {
+            self.set(!out);
+        }
+    }
+
+    fn set(&self, out: bool) {
+        self.against.store(0, Ordering::Relaxed);
+        if self.out.swap(out, Ordering::Relaxed) == out {
+            return;
+        }
+        self.metrics.up.set(i64::from(!out));
+        let (route, endpoint) = (&self.metrics.route, &self.metrics.endpoint);
+        if out {
+            tracing::warn!(
+                route,
+                endpoint,
+                "no calls go to this endpoint of a tool server until it is well again"
+            );
+            self.fell.notify_one();
+        } else {
+            tracing::info!(route, endpoint, "an endpoint of a tool server is well again");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Tool servers that answer badly or not at all: what may have run is recorded as such, and nothing is sent twice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use oakallow_policy::audit::EventType;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use crate::support::policy::AUDIENCE;
+use crate::support::sidecar::Sidecar;
+use crate::support::until;
+
+/// Answers each request with these bytes, and then closes or is silent; how many requests came.
+async fn answering(bytes: &'static [u8], closes: bool) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    tokio::spawn(async move {
+        let mut silent = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = vec![0; 64 * 1024];
+            if stream.read(&mut buffer).await.unwrap_or(0) > 0 {
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+            let _ = stream.write_all(bytes).await;
+            if !closes {
+                silent.push(stream);
+            }
+        }
+    });
+    (url, count)
+}
+
+async fn sidecar(upstream: &str, protocol: &str) -> Sidecar {
+    let route = json!({
+        "name": "http", "kind": "http", "path": "/tools/{tool}", "audience": AUDIENCE, "upstream": upstream,
+        "protocol": protocol, "timeouts": {"connect_s": 2, "response_s": 1, "idle_s": 1},
+    });
+    Sidecar::with(json!({"routes": [route]})).await
+}
+
+async fn outcome(sidecar: &Sidecar) -> EventType {
+    until("an outcome", async || {
+        use EventType::{CallCompleted, CallFailed, CallNotForwarded, CallUnknown};
+        let ends = [CallCompleted, CallFailed, CallNotForwarded, CallUnknown];
+        sidecar.backend.audit().into_iter().map(|e| e.event.kind).find(|kind| ends.contains(kind))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn without_a_whole_head_the_outcome_is_unknown_and_nothing_is_sent_again() {
+    for (bytes, closes, status, code) in [
+        (&b""[..], false, 504, "upstream_timeout"),
+        (b"", true, 502, "upstream_broken"),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", false, 504, "upstream_timeout"),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", true, 502, "upstream_broken"),
+        (b"nonsense\r\n\r\n", false, 502, "upstream_broken"),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+            false,
+            502,
+            "upstream_broken",
+        ),
+    ] {
+        let (url, count) = answering(bytes, closes).await;
+        let sidecar = sidecar(&url, "http1").await;
+        let answer = sidecar.call("read").send().await.unwrap();
+        let what = String::from_utf8_lossy(bytes);
+        assert_eq!(answer.status(), status, "{what:?} {closes}");
+        assert_eq!(answer.headers()["x-oakallow-outcome"], "unknown");
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(body["code"], code, "{what:?} {closes}");
+        assert_eq!(outcome(&sidecar).await, EventType::CallUnknown);
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn half_a_body_is_no_answer() {
+    for closes in [true, false] {
+        let (url, count) = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", closes).await;
+        let sidecar = sidecar(&url, "http1").await;
+        // What came of it, if the connection was not cut before that was on its way, is not whole.
+        if let Ok(answer) = sidecar.call("read").send().await {
+            assert_eq!(answer.status(), 200);
+            assert!(answer.bytes().await.is_err(), "it must not look whole");
+        }
+        assert_eq!(outcome(&sidecar).await, EventType::CallUnknown);
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_listens_nothing_was_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let sidecar = sidecar(&url, "http1").await;
+    let answer = sidecar.call("read").send().await.unwrap();
+    assert_eq!(answer.status(), 502);
+    assert!(!answer.headers().contains_key("x-oakallow-outcome"));
+    assert_eq!(outcome(&sidecar).await, EventType::CallNotForwarded);
+    assert_eq!(sidecar.metric("oakallow_upstream_connect_failures_total").await, 1.0);
+}
+
+/// SETTINGS, then this frame for the stream 1.
+async fn http2_answering(frame: &'static [u8]) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let counted = counted.clone();
+            tokio::spawn(async move {
+                stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+                let mut preface = [0; 24];
+                stream.read_exact(&mut preface).await.unwrap();
+                loop {
+                    let mut head = [0; 9];
+                    if stream.read_exact(&mut head).await.is_err() {
+                        return;
+                    }
+                    let length =
+                        usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+                    stream.read_exact(&mut vec![0; length]).await.unwrap();
+                    let (headers, end) = (head[3] == 1, head[4] & 1 == 1 && head[3] < 2);
+                    counted.fetch_add(usize::from(headers), Ordering::SeqCst);
+                    if end {
+                        let _ = stream.write_all(frame).await;
+                    }
+                }
+            });
+        }
+    });
+    (url, count)
+}
+
+#[tokio::test]
+async fn only_a_stream_that_the_server_refused_unseen_was_not_forwarded() {
+    let refused: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
+    let cancelled: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8];
+    // GOAWAY: the last stream that was looked at is 0. It may have crossed the request, so that proves little.
+    let going: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    for (frame, expected) in [
+        (refused, EventType::CallNotForwarded),
+        (cancelled, EventType::CallUnknown),
+        (going, EventType::CallUnknown),
+    ] {
+        let (url, count) = http2_answering(frame).await;
+        let sidecar = sidecar(&url, "http2").await;
+        let answer = sidecar.call("read").send().await.unwrap();
+        assert_eq!(answer.status(), 502, "{frame:?}");
+        assert_eq!(outcome(&sidecar).await, expected, "{frame:?}");
+        assert_eq!(count.load(Ordering::SeqCst), 1, "{frame:?}: never sent again");
+    }
+}
