@@ -277,3 +277,79 @@ impl Health {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+    use tokio::net::TcpListener;
+
+    fn endpoint(place: &str) -> Endpoint {
+        let dialing = Dialing { protocol: Protocol::Http1, tls: None, timeout: Duration::from_secs(5) };
+        let metrics = EndpointMetrics::new(&Metrics::new().unwrap(), "r", place);
+        Endpoint::new(Place::parse(place).unwrap(), Arc::new(dialing), metrics)
+    }
+
+    /// Where the next connection goes: a lease of one, given back.
+    async fn goes_to(endpoint: &Endpoint, listeners: &[&TcpListener; 2]) -> usize {
+        let (lease, reached) = tokio::join!(endpoint.lease(), async {
+            tokio::select! {
+                _ = listeners[0].accept() => 0,
+                _ = listeners[1].accept() => 1,
+            }
+        });
+        drop(lease.unwrap());
+        reached
+    }
+
+    #[tokio::test]
+    async fn new_connections_go_where_the_name_was_last_found() {
+        let (one, two) = (TcpListener::bind("127.0.0.1:0").await, TcpListener::bind("127.0.0.1:0").await);
+        let (one, two) = (one.unwrap(), two.unwrap());
+        let endpoint = endpoint("tools.invalid:1");
+        endpoint.learn(vec![one.local_addr().unwrap()]);
+        assert_eq!(goes_to(&endpoint, &[&one, &two]).await, 0);
+        let before = endpoint.pool.generation();
+        endpoint.learn(vec![two.local_addr().unwrap()]);
+        assert_ne!(endpoint.pool.generation(), before, "connections of before are not used any more");
+        assert_eq!(goes_to(&endpoint, &[&one, &two]).await, 1);
+        // Nor is the resolver asked: it does not know the name.
+        assert!(endpoint.look_up().await.is_err());
+        endpoint.learn(Vec::new());
+        assert_eq!(goes_to(&endpoint, &[&one, &two]).await, 1, "an empty answer says nothing");
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_for_the_first_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = endpoint(&format!("localhost:{}", listener.local_addr().unwrap().port()));
+        assert!(endpoint.lease().await.is_ok());
+        assert!(endpoint_unknown().lease().await.is_err());
+    }
+
+    fn endpoint_unknown() -> Endpoint {
+        // RFC 6761 section 6.4: never found.
+        endpoint("tools.invalid:1")
+    }
+
+    #[test]
+    fn so_many_checks_in_a_row_change_the_state() {
+        let endpoint = endpoint("127.0.0.1:1");
+        let limits = (3, 2);
+        for (well, out) in [
+            (false, false),
+            (false, false),
+            (true, false),
+            (false, false),
+            (false, false),
+            (false, true),
+            (true, true),
+            (false, true),
+            (true, true),
+            (true, false),
+        ] {
+            endpoint.health.checked(well, limits);
+            assert_eq!(endpoint.health.is_out(), out);
+        }
+    }
+}
