@@ -16,6 +16,7 @@ pub struct Fingerprint([u8; 32]);
 #[derive(Serialize)]
 struct Bytes<'a> {
     args: &'a Value,
+    audience: &'a str,
     definition_hash: Option<String>,
     method: Option<&'a str>,
     org: &'a str,
@@ -37,10 +38,11 @@ impl Fingerprint {
         args: &Value,
     ) -> Result<Self, CanonicalError> {
         let bytes = Bytes {
-            v: 1,
+            v: 2,
             org: call.org,
             tenant: call.tenant,
             principal: call.principal,
+            audience: call.audience,
             route,
             tool: call.tool,
             resource: call.resource,
@@ -81,5 +83,27 @@ impl<'de> Deserialize<'de> for Fingerprint {
         let text = String::deserialize(d)?;
         Self::parse(&text)
             .ok_or_else(|| serde::de::Error::custom("a fingerprint is 64 lower-case hexadecimal digits"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_same_words_for_another_tool_server_are_another_call() {
+        let call = Call {
+            org: "demo",
+            tenant: None,
+            principal: "bot",
+            audience: "bank",
+            tool: "pay",
+            resource: None,
+            method: None,
+        };
+        let of = |call: &Call<'_>| Fingerprint::of(call, "tools", None, &json!({"id": 1})).unwrap();
+        assert_ne!(of(&call), of(&Call { audience: "other-bank", ..call }));
     }
 }

@@ -5,8 +5,9 @@
 //!              └───── allowed ───────────────────────────────────────┴▶ intended ▶ sent ▶ closed
 //! ```
 //!
-//! The proxy takes no step that [`after`] does not allow; a step out of order is refused where it would
-//! happen. The model in `tests/life` explores everything that these functions allow, so what it proves holds
+//! Up to the intent, the proxy takes no step that [`after`] does not allow; one out of order is refused where it
+//! would happen. From there on types say the same: sending takes a [`Permit`](crate::Permit), and an outcome is
+//! given away when it is recorded. The model in `tests/life` explores everything that these functions allow, so what it proves holds
 //! for whatever the proxy does under them.
 
 use crate::audit::EventType;

@@ -19,6 +19,8 @@ use crate::listen::peer::Peer;
 
 /// Connections beyond the limit that are told so; more than these are closed without a word.
 const TURNED_AWAY_MAX: usize = 64;
+/// Time to read the answer: over HTTP/2 other requests would follow on the same connection.
+const SURPLUS_KEPT: Duration = Duration::from_secs(1);
 
 /// Counts connections.
 #[derive(Clone, Default)]
@@ -141,7 +143,8 @@ impl Connection {
     pub fn request_ends(&self) {
         let mut state = self.state();
         state.requests = state.requests.saturating_sub(1);
-        state.due = Instant::now() + self.patience.idle + self.patience.head;
+        let patience = if self.surplus { SURPLUS_KEPT } else { self.patience.idle + self.patience.head };
+        state.due = Instant::now() + patience;
     }
 
     /// Resolves when the connection has taken too long to begin a request.
@@ -149,8 +152,12 @@ impl Connection {
         loop {
             let next = {
                 let state = self.state();
-                // A request under way has limits of its own.
-                if state.requests > 0 { Instant::now() + self.patience.head } else { state.due }
+                // A request under way has limits of its own; on a connection too many none is worked on.
+                if state.requests > 0 && !self.surplus {
+                    Instant::now() + self.patience.head
+                } else {
+                    state.due
+                }
             };
             if next <= Instant::now() {
                 return;

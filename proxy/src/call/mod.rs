@@ -6,6 +6,7 @@ pub mod http;
 pub mod mcp;
 pub mod methods;
 pub mod strict;
+pub mod weight;
 
 use std::sync::Arc;
 use std::time::Duration;

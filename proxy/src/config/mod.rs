@@ -15,6 +15,7 @@ use crate::observe::access::To;
 use crate::route::{Route, RouteKind};
 
 pub(crate) mod issuers;
+mod limits;
 mod listen;
 mod observe;
 mod routes;
@@ -90,9 +91,9 @@ pub struct Limits {
     pub holds_max: usize,
     /// Calls held at one time for one principal.
     pub holds_per_principal_max: usize,
-    /// Bytes of bodies held at one time.
+    /// Bytes of memory for calls held at one time: their bodies, and what was read from them.
     pub hold_bytes_max: usize,
-    /// Bytes of bodies held at one time for one principal.
+    /// The same for one principal.
     pub hold_bytes_per_principal_max: usize,
     /// Events waiting to be shipped; beyond it new calls are refused.
     pub spool_events_max: u64,
@@ -289,6 +290,8 @@ impl Config {
         }
         let issuers = issuers(w.issuers)?;
         let routes = w.routes.into_iter().map(route).collect::<Result<Vec<_>, _>>()?;
+        limits::check(&w.limits)?;
+        routes.iter().try_for_each(|r| limits::check_route(r))?;
         let stdio = routes.iter().any(|r| r.kind == RouteKind::Stdio);
         Ok(Self {
             listen: listen(w.listen, &routes, &issuers)?,

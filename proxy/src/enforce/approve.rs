@@ -10,6 +10,7 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit};
 
 use crate::approval::{Hold, Holder};
 use crate::backend::BackendError;
+use crate::call::weight;
 use crate::enforce::{Life, Prints, Ready, Waiter, unavailable};
 use crate::event;
 use crate::observe::{Phase, Trail};
@@ -26,9 +27,11 @@ impl Life<'_> {
         let approval = state.id.clone();
         Trail::current().note(|noted| noted.approval = Some(approval.clone()));
         let waited = match state.status {
-            ApprovalStatus::Approved => self.take_place(state).await,
-            ApprovalStatus::Pending if self.call.wait.is_zero() => Err(Refusal::Pending(state)),
-            ApprovalStatus::Pending => {
+            ApprovalStatus::Approved if self.takes_place() => Ok(state),
+            ApprovalStatus::Pending | ApprovalStatus::Approved if self.call.wait.is_zero() => {
+                Err(Refusal::Pending(state))
+            }
+            ApprovalStatus::Pending | ApprovalStatus::Approved => {
                 let begun = Instant::now();
                 let held = self.hold(state, prints, waiter).await;
                 let label = held.as_ref().map_or_else(Refusal::code, |_| "approved");
@@ -54,17 +57,14 @@ impl Life<'_> {
         result
     }
 
-    /// Takes a place among the released calls that are with the tool servers, within the time that the call may
-    /// wait.
-    async fn take_place(&mut self, state: ApprovalState) -> Result<ApprovalState, Refusal> {
-        let releases = self.app.live().releases.clone();
-        match tokio::time::timeout(self.call.wait, releases.acquire_owned()).await {
-            Ok(place) => {
-                self.place = Some(place.map_err(|e| unavailable(&e))?);
-                Ok(state)
-            }
-            Err(_) => Err(Refusal::Pending(state)),
+    /// Takes a place among the released calls that are with the tool servers, if there is one. Otherwise the
+    /// call waits for it as it would for a person: within the limits, and heard.
+    fn takes_place(&mut self) -> bool {
+        if self.app.is_draining() {
+            return false;
         }
+        self.place = self.app.live().releases.clone().try_acquire_owned().ok();
+        self.place.is_some()
     }
 
     /// Creates the approval, or joins the open one.
@@ -117,7 +117,7 @@ impl Life<'_> {
             tenant: call.names.tenant.clone(),
             tool: call.names.tool.clone(),
             route: call.route.name.clone(),
-            bytes: call.bytes,
+            bytes: weight::of(call),
         };
         let mut hold = self.app.holds.enter(state.clone(), holder)?;
         let data = EventData { approval: Some(approval_record(&state)), ..EventData::default() };
@@ -151,7 +151,11 @@ impl Life<'_> {
                     }
                     true
                 }
-                None => false,
+                None => {
+                    // Not its turn any more: what it stands in line for, or was given, is for others.
+                    turn.set(releases.clone().acquire_owned());
+                    false
+                }
             };
             let beat_at = waiter.next_beat();
             let stir = tokio::select! {

@@ -31,7 +31,7 @@ pub enum To {
     File(PathBuf),
 }
 
-/// One line. docs/guide/access-log.md lists the members.
+/// One line. docs/guide/observability.md lists the members.
 #[derive(Serialize)]
 pub(super) struct Line<'a> {
     time: String,

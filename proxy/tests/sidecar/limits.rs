@@ -127,7 +127,7 @@ async fn a_flood_of_one_principal_does_not_keep_another_from_waiting() {
 #[tokio::test]
 async fn a_body_more_than_may_be_held_is_answered_pending_and_its_approval_counts() {
     let padded = |id: &str, bytes: usize| json!({"id": id, "pad": "x".repeat(bytes)});
-    let sidecar = limited(json!({"hold_bytes_max": 6_000, "hold_bytes_per_principal_max": 4_000})).await;
+    let sidecar = limited(json!({"hold_bytes_max": 24_000, "hold_bytes_per_principal_max": 15_000})).await;
     let first = hold(&sidecar, AGENT, &padded("1", 2_500)).await;
     // As much again is more than one principal may have; another may have it.
     is_answered(&sidecar, AGENT, &padded("2", 2_500), (202, "approval_pending")).await;
@@ -245,6 +245,11 @@ async fn released_calls_go_to_the_tool_server_so_many_at_a_time() {
     assert_eq!(late.status(), 202);
     let late: Value = late.json().await.unwrap();
     assert!(late["detail"].as_str().unwrap().contains("waits for its turn"), "{late:#}");
+    // While it waits for its turn it is a held call like any other: counted, and let go when its client leaves.
+    let copy = tokio::spawn(plain(&sidecar, AGENT, &json!({"id": "3"})).send());
+    held(&sidecar, 5.0).await;
+    copy.abort();
+    held(&sidecar, 4.0).await;
     slow.open.send_replace(true);
     for call in calls {
         assert_eq!(call.await.unwrap().unwrap().status(), 200);
