@@ -1,21 +1,16 @@
 //! Limits that are reached are answered as the caller's protocol says it, and bind nobody else.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use axum::Router;
-use axum::extract::State;
 use oakallow_policy::wire::ApprovalStatus;
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::support::policy::{ACME, AGENT};
 use crate::support::raw::{exchange, statuses};
 use crate::support::sidecar::{Sidecar, client};
+use crate::support::slow::Slow;
 use crate::support::until;
 
 type Held = JoinHandle<reqwest::Result<Response>>;
@@ -188,45 +183,9 @@ async fn connections_far_beyond_the_limit_are_closed_without_a_word() {
     until("a free place", served).await;
 }
 
-/// A tool server that answers when it is let, and counts the calls that are with it.
-struct Slow {
-    url: String,
-    now: Arc<AtomicUsize>,
-    most: Arc<AtomicUsize>,
-    open: watch::Sender<bool>,
-}
-
-#[derive(Clone)]
-struct Counted {
-    now: Arc<AtomicUsize>,
-    most: Arc<AtomicUsize>,
-    open: watch::Receiver<bool>,
-}
-
-impl Slow {
-    async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let (open, opened) = watch::channel(false);
-        let counted = Counted { now: Arc::default(), most: Arc::default(), open: opened };
-        let (now, most) = (counted.now.clone(), counted.most.clone());
-        let router = Router::new().fallback(slowly).with_state(counted);
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { url, now, most, open }
-    }
-}
-
-async fn slowly(State(mut counted): State<Counted>) -> &'static str {
-    let now = counted.now.fetch_add(1, Ordering::SeqCst) + 1;
-    counted.most.fetch_max(now, Ordering::SeqCst);
-    let _ = counted.open.wait_for(|open| *open).await;
-    counted.now.fetch_sub(1, Ordering::SeqCst);
-    "{}"
-}
-
 #[tokio::test]
 async fn released_calls_go_to_the_tool_server_so_many_at_a_time() {
-    let slow = Slow::start().await;
+    let slow = Slow::shut().await;
     let route = json!({
         "name": "http", "kind": "http", "path": "/tools/{tool}", "audience": "tools", "upstream": slow.url,
     });
@@ -236,7 +195,7 @@ async fn released_calls_go_to_the_tool_server_so_many_at_a_time() {
         calls.push(hold(&sidecar, AGENT, &json!({"id": id})).await);
     }
     sidecar.backend.approve_all();
-    let two = async || (slow.now.load(Ordering::SeqCst) == 2).then_some(());
+    let two = async || (slow.now() == 2).then_some(());
     until("two calls at the tool", two).await;
     held(&sidecar, 4.0).await;
     // One that is approved already waits for its turn as well, and not for longer than it wants to.
@@ -250,11 +209,11 @@ async fn released_calls_go_to_the_tool_server_so_many_at_a_time() {
     held(&sidecar, 5.0).await;
     copy.abort();
     held(&sidecar, 4.0).await;
-    slow.open.send_replace(true);
+    slow.open();
     for call in calls {
         assert_eq!(call.await.unwrap().unwrap().status(), 200);
     }
-    assert_eq!(slow.most.load(Ordering::SeqCst), 2);
+    assert_eq!((slow.most(), slow.all()), (2, 6));
 }
 
 #[tokio::test]

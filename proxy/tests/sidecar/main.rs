@@ -27,6 +27,7 @@ mod record;
 mod release;
 mod reload;
 mod revoked;
+mod scale;
 mod secrets;
 mod sessions;
 mod spool;

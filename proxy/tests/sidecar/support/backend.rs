@@ -67,7 +67,7 @@ impl Backend {
     pub(crate) fn start(bundle: Signed) -> Self {
         let script = Arc::new(Script {
             bundle: Mutex::new(bundle),
-            feed: broadcast::channel(64).0,
+            feed: broadcast::channel(32_768).0,
             approvals: Mutex::default(),
             audit: Mutex::default(),
             takes_audit: AtomicBool::new(true),
@@ -127,6 +127,14 @@ impl Backend {
             state.status = ApprovalStatus::Approved;
             self.script.say("approval", &json!(state));
         }
+    }
+
+    /// A person approves one of those that wait, by its number.
+    pub(crate) fn approve(&self, number: usize) {
+        let mut approvals = self.script.approvals();
+        let (_, state) = &mut approvals[number];
+        state.status = ApprovalStatus::Approved;
+        self.script.say("approval", &json!(state));
     }
 
     /// Whether it takes audit events.
@@ -288,7 +296,8 @@ fn consumed(script: &Script, id: String, request: ConsumeRequest) -> Response {
     let again = consumers.first() == Some(&request.txn);
     consumers.push(request.txn.clone());
     let mut approvals = script.approvals();
-    let found = approvals.iter_mut().find(|(_, state)| state.id == id);
+    let number = id.strip_prefix("apr_").and_then(|number| number.parse::<usize>().ok());
+    let found = number.and_then(|number| approvals.get_mut(number - 1));
     let free = |s: &ApprovalState| s.status == ApprovalStatus::Approved || again;
     let Some((fingerprint, state)) = found.filter(|(_, s)| free(s)) else {
         return conflict("not_approved");

@@ -10,6 +10,7 @@ pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod sidecar;
 pub(crate) mod tool;
+pub(crate) mod slow;
 pub(crate) mod upstream;
 
 use std::time::Duration;
@@ -18,7 +19,16 @@ use std::time::Duration;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `look` finds something.
-pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    until_within(PATIENCE, what, look).await
+}
+
+/// The same, with more or less patience.
+pub(crate) async fn until_within<T>(
+    limit: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let search = async {
         loop {
             if let Some(found) = look().await {
@@ -27,5 +37,5 @@ pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    tokio::time::timeout(limit, search).await.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }

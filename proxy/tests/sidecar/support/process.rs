@@ -30,9 +30,14 @@ impl Drop for Process {
 impl Process {
     /// Starts it.
     pub(crate) fn start(config: &std::path::Path) -> Self {
+        Self::start_logging(config, "info")
+    }
+
+    /// The same, logging as `RUST_LOG` says.
+    pub(crate) fn start_logging(config: &std::path::Path, filter: &str) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_oakallow-proxy"));
         command.arg("--config").arg(config).env("NO_COLOR", "1");
-        let mut child = command.env("RUST_LOG", "info").stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut child = command.env("RUST_LOG", filter).stderr(Stdio::piped()).spawn().expect("it starts");
         let log = BufReader::new(child.stderr.take().expect("piped"));
         let (said, ready) = mpsc::channel();
         let kept = Arc::new(Mutex::new(Vec::new()));
@@ -62,6 +67,13 @@ impl Process {
 
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Its resident memory (`proc_pid_status(5)`).
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
     }
 
     /// Sends a signal by its name (`TERM`, `HUP`).
