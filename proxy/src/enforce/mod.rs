@@ -85,6 +85,9 @@ pub struct Refused {
     pub permission: Option<Permission>,
 }
 
+/// Why a call ended that nobody ended.
+const BROKEN_OFF: &str = "internal_error";
+
 /// Takes a call from its identification to the moment before it is sent.
 pub async fn admit(
     app: &Arc<App>,
@@ -101,6 +104,7 @@ pub async fn admit(
     };
     let permission = life.decision.as_ref().map(|d| d.permission);
     let refusal = life.record_refusal(refusal).await;
+    life.stage = Stage::Closed;
     Err(Refused { refusal, permission })
 }
 
@@ -276,6 +280,23 @@ impl Life<'_> {
             Ok(_) => refusal,
             Err(unrecorded) => unrecorded,
         }
+    }
+}
+
+/// A call that ends in the middle (its request panicked, or was dropped) does not run, and leaves a record.
+impl Drop for Life<'_> {
+    fn drop(&mut self) {
+        let kind = match self.stage {
+            Stage::Arrived | Stage::Decided(_) => EventType::CallRefused,
+            // Its approval may be spent.
+            Stage::Opened | Stage::Spent => EventType::CallNotForwarded,
+            // Its outcome is somebody else's to record by now, or recorded.
+            Stage::Intended | Stage::Sent | Stage::Closed => return,
+        };
+        self.app.metrics.refusals.with_label_values(&[BROKEN_OFF]).inc();
+        let closing = event::of_call(self.call, kind, event::reason(BROKEN_OFF, self.decision.take()));
+        let events = std::mem::take(&mut self.pending).into_iter().chain([closing]);
+        events.for_each(|event| self.app.spool.append_later(event));
     }
 }
 

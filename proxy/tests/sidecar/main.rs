@@ -4,7 +4,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "a test fails by panicking"
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints what it measured"
 )]
 
 mod access;
@@ -14,7 +15,10 @@ mod bundles;
 mod consume;
 mod differentials;
 mod disk;
+mod drain;
 mod eras;
+mod faults;
+mod floods;
 mod framing;
 mod legs;
 mod limits;
@@ -23,6 +27,7 @@ mod lists;
 mod lost;
 mod metrics;
 mod outage;
+mod panics;
 mod record;
 mod release;
 mod reload;

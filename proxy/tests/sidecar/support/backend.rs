@@ -32,6 +32,8 @@ pub(crate) struct Script {
     feed: broadcast::Sender<String>,
     approvals: Mutex<Vec<(Fingerprint, ApprovalState)>>,
     audit: Mutex<Vec<Chained>>,
+    /// Whether it says no to who asks for an approval.
+    refuses_approvals: AtomicBool,
     /// Whether it takes events.
     takes_audit: AtomicBool,
     /// The requests to consume an approval, by the life that will run.
@@ -70,6 +72,7 @@ impl Backend {
             feed: broadcast::channel(32_768).0,
             approvals: Mutex::default(),
             audit: Mutex::default(),
+            refuses_approvals: AtomicBool::new(false),
             takes_audit: AtomicBool::new(true),
             consumers: Mutex::default(),
             answers_lost: AtomicUsize::new(0),
@@ -135,6 +138,11 @@ impl Backend {
         let (_, state) = &mut approvals[number];
         state.status = ApprovalStatus::Approved;
         self.script.say("approval", &json!(state));
+    }
+
+    /// Says no to who asks for an approval.
+    pub(crate) fn refuse_approvals(&self) {
+        self.script.refuses_approvals.store(true, Ordering::SeqCst);
     }
 
     /// Whether it takes audit events.
@@ -248,7 +256,10 @@ async fn states(State(script): Told) -> Json<Value> {
     Json(json!({"approvals": approvals}))
 }
 
-async fn approval(State(script): Told, Json(request): Json<ApprovalRequest>) -> Json<ApprovalAnswer> {
+async fn approval(State(script): Told, Json(request): Json<ApprovalRequest>) -> Response {
+    if script.refuses_approvals.load(Ordering::SeqCst) {
+        return conflict("refused");
+    }
     let fingerprint = request.proxy.expect("from a proxy").fingerprint;
     let mut approvals = script.approvals();
     let found = approvals.iter().find(|(known, _)| *known == fingerprint).map(|(_, state)| state.clone());
@@ -267,7 +278,7 @@ async fn approval(State(script): Told, Json(request): Json<ApprovalRequest>) -> 
             (false, state)
         }
     };
-    Json(ApprovalAnswer { approval, joined, already_executed: None })
+    Json(ApprovalAnswer { approval, joined, already_executed: None }).into_response()
 }
 
 async fn consume(

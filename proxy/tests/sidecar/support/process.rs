@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 
 use reqwest::RequestBuilder;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::PATIENCE;
 use super::policy::AGENT;
@@ -74,6 +74,18 @@ impl Process {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> std::process::ExitStatus {
+        super::until("the end of the process", async || self.child.try_wait().expect("our child")).await
+    }
+
+    /// A message to the MCP route.
+    pub(crate) fn rpc(&self, message: &Value) -> RequestBuilder {
+        let url = format!("http://{}/mcp", self.data);
+        let accepts = "application/json, text/event-stream";
+        client().post(url).header("x-api-key", AGENT).header("accept", accepts).json(message)
     }
 
     /// Sends a signal by its name (`TERM`, `HUP`).
