@@ -20,8 +20,8 @@ use crate::support::until_within;
 /// Of resident memory, for each call that waits: its connection, its body, its place.
 /// (A debug build's futures are larger.)
 const BYTES_PER_HOLD_MAX: usize = if cfg!(debug_assertions) { 96 * 1024 } else { 64 * 1024 };
-/// From a person's yes to the tool's answer.
-const RELEASE_MAX: Duration = Duration::from_secs(5);
+/// From a person's yes to the tool's answer. (A debug build beside other tests is no measure.)
+const RELEASE_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 30 } else { 5 });
 /// Calls that are held before memory is looked at.
 const WARM_UP: usize = 250;
 /// Approvals of which each one's time is taken.
