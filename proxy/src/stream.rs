@@ -1,5 +1,6 @@
-//! A connection of an agent whose answers leave in as few writes as can be: what is written stays here until it is
-//! flushed, and Pingora flushes at the end of a message and after each part of a stream.
+//! A connection of an agent whose answers leave in as few writes as can be: the first thing that is written after a
+//! flush, the head of an answer, waits here for what follows it. Nothing after that is kept back: an answer that
+//! comes slowly is passed on as it comes, and what came before one broke off is.
 
 use std::io;
 use std::pin::Pin;
@@ -27,13 +28,15 @@ pub struct Gathered<S> {
     /// Written by Pingora, not yet to the connection; up to `sent` it is.
     waiting: Vec<u8>,
     sent: usize,
+    /// Something was written since the last flush.
+    begun: bool,
 }
 
 impl<S: IO> Gathered<S> {
     /// Around a connection.
     #[must_use]
     pub fn new(inner: S) -> Self {
-        Self { inner, waiting: Vec::new(), sent: 0 }
+        Self { inner, waiting: Vec::new(), sent: 0, begun: false }
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -67,10 +70,16 @@ impl<S: IO> AsyncWrite for Gathered<S> {
         }
         let taken = buf.len().min(WRITE_BYTES_MAX - self.waiting.len());
         self.waiting.extend_from_slice(buf.get(..taken).unwrap_or_default());
+        if std::mem::replace(&mut self.begun, true)
+            && let Poll::Ready(sent) = self.poll_send(cx)
+        {
+            sent?;
+        }
         Poll::Ready(Ok(taken))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.begun = false;
         ready!(self.poll_send(cx))?;
         Pin::new(&mut self.inner).poll_flush(cx)
     }
@@ -138,11 +147,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn head_and_body_leave_together_when_they_are_flushed() {
+    async fn head_and_body_leave_together_and_what_follows_at_once() {
         let (mut agent, ours) = duplex(WRITE_BYTES_MAX * 4);
         let mut ours = Gathered::new(ours);
         ours.write_all(b"head ").await.unwrap();
-        ours.write_all(b"body").await.unwrap();
         let mut read = [0; 64];
         let early = tokio::select! {
             biased;
@@ -150,8 +158,11 @@ mod tests {
             () = tokio::task::yield_now() => None,
         };
         assert!(early.is_none());
-        ours.flush().await.unwrap();
+        ours.write_all(b"body").await.unwrap();
         assert_eq!(agent.read(&mut read).await.unwrap(), b"head body".len());
+        // What comes later is not kept back, flushed or not.
+        ours.write_all(b"more").await.unwrap();
+        assert_eq!(agent.read(&mut read).await.unwrap(), b"more".len());
     }
 
     #[tokio::test]
