@@ -9,8 +9,8 @@ pub(crate) mod policy;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod sidecar;
-pub(crate) mod tool;
 pub(crate) mod slow;
+pub(crate) mod tool;
 pub(crate) mod upstream;
 
 use std::time::Duration;
