@@ -7,7 +7,7 @@ use oakallow_policy::RuleSet;
 use oakallow_policy::id::Name;
 use oakallow_policy::ruleset::OrgPolicy;
 use oakallow_proxy::config::Config;
-use oakallow_proxy::identity::Caller;
+use oakallow_proxy::identity::{Caller, Credential};
 use oakallow_proxy::policy::Snapshot;
 use oakallow_proxy::route::Route;
 use serde_json::json;
@@ -37,9 +37,11 @@ pub struct Stage {
 pub static STAGE: LazyLock<Stage> = LazyLock::new(|| {
     let name = |text: &str| Name::new(text).expect("a name");
     let config = Config::parse("fuzz.yaml", CONFIG).expect("a configuration");
-    let route = |name: &str| config.routes.iter().find(|route| route.name.as_str() == name).expect("a route").clone();
+    let route =
+        |name: &str| config.routes.iter().find(|route| route.name.as_str() == name).expect("a route").clone();
     let schema = json!({"type": "object", "properties": {"to": {"type": "string"}}});
-    let policy = json!({"org": "demo", "tools": [{"name": "pay", "audience": "bank", "parameter_schema": schema}]});
+    let policy =
+        json!({"org": "demo", "tools": [{"name": "pay", "audience": "bank", "parameter_schema": schema}]});
     let policy: OrgPolicy = serde_json::from_value(policy).expect("a policy");
     let rules = RuleSet::compile(&policy, 1).expect("a policy that compiles");
     Stage {
@@ -47,8 +49,7 @@ pub static STAGE: LazyLock<Stage> = LazyLock::new(|| {
         mcp: route("mcp"),
         snapshot: Snapshot { rules, keys: HashMap::new(), token_keys: HashMap::new() },
         caller: Caller {
-            key_sha256: "00".repeat(32),
-            key_id: "key_1".to_owned(),
+            credential: Credential::Key("00".repeat(32)),
             principal: name("agent"),
             tenant: None,
         },

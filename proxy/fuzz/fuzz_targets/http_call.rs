@@ -21,11 +21,15 @@ fuzz_target!(|input: &[u8]| {
         return;
     }
     let stage = &*STAGE;
-    let Ok(call) = identify((&stage.http, "txn_1"), &parts, body, &stage.caller, &stage.snapshot) else { return };
+    let Ok(call) = identify((&stage.http, "txn_1"), &parts, body, &stage.caller, &stage.snapshot) else {
+        return;
+    };
     assert_eq!(parts.uri.path(), format!("/tools/{}", call.names.tool));
-    let theirs: Value = if body.is_empty() { json!({}) } else { serde_json::from_slice(body).expect("JSON to us only") };
+    let theirs: Value =
+        if body.is_empty() { json!({}) } else { serde_json::from_slice(body).expect("JSON to us only") };
     assert_eq!(call.parameters, theirs);
-    let pointed = if call.names.tool.as_str() == "pay" { theirs.get("to").and_then(Value::as_str) } else { None };
+    let pointed =
+        if call.names.tool.as_str() == "pay" { theirs.get("to").and_then(Value::as_str) } else { None };
     assert_eq!(call.names.resource.as_deref(), pointed);
     assert_eq!(call.names.tool.as_str() == "pay", call.names.resource.is_some(), "a rule could be dodged");
 });

@@ -17,7 +17,8 @@ fuzz_target!(|bytes: &[u8]| {
         // Pingora refuses these: too many fields for anybody, and octets that are no token.
         Err(_) => return,
     }
-    let count = |name: &str| request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).count();
+    let count =
+        |name: &str| request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).count();
     assert_eq!(count("host"), 1);
     assert!(count("content-length") + count("transfer-encoding") <= 1);
     if request.version == Some(0) {

@@ -36,7 +36,8 @@ fn look(message: &Message, theirs: &Value, bytes: usize) {
     }
     let stage = &*STAGE;
     let (parts, ()) = Request::post("/mcp").body(()).expect("a request").into_parts();
-    let arrival = Arrival { route: &stage.mcp, txn: "txn_1", headers: &parts.headers, bytes, caller: &stage.caller };
+    let arrival =
+        Arrival { route: &stage.mcp, txn: "txn_1", headers: &parts.headers, bytes, caller: &stage.caller };
     let Ok(call) = identify(&arrival, message, Duration::ZERO, &stage.snapshot) else { return };
     if method != Some("tools/call") {
         assert!(call.names.tool.as_str().starts_with("mcp:"), "{}", call.names.tool);
