@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use oakallow_policy::audit::{EventData, EventType, Head};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::connection::Connections;
 use crate::event;
 use crate::forward::LinkError;
+use crate::hangup::Hangup;
 use crate::identity::{Identity, IdentityError, IssuerError, Issuers};
 use crate::live::Live;
 use crate::mcp::Mcp;
@@ -53,7 +54,7 @@ pub enum StartError {
     #[error(transparent)]
     Issuers(#[from] IssuerError),
     #[error(transparent)]
-    Tls(#[from] crate::listen::tls::TlsError),
+    Tls(#[from] crate::pem::PemError),
     #[error("{0}")]
     Files(String),
     #[error(transparent)]
@@ -95,7 +96,7 @@ impl Base {
             tokio::spawn(ship::definitions(app.clone())),
         ];
         if app.observer.access.is_some() {
-            let hangup = signal(SignalKind::hangup()).map_err(io("the signal SIGHUP"))?;
+            let hangup = Hangup::listen("the access log");
             tasks.push(tokio::spawn(reopen(app.clone(), hangup)));
         }
         Ok(Self { app, tasks })
@@ -140,8 +141,9 @@ impl Drop for Base {
 }
 
 /// The access log follows its file's name when SIGHUP says so: logrotate has moved the old one away.
-async fn reopen(app: Arc<App>, mut hangup: Signal) {
-    while hangup.recv().await.is_some() {
+async fn reopen(app: Arc<App>, mut hangup: Hangup) {
+    loop {
+        hangup.asked().await;
         app.observer.access.iter().for_each(AccessLog::reopen);
     }
 }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oakallow_policy::document::DocumentError;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::App;
 use crate::config::Config;
 use crate::forward::LinkError;
+use crate::hangup::Hangup;
 
 /// How often the file is looked at. By its content: mounted files (a ConfigMap) are exchanged behind links, where
 /// neither times nor notifications can be relied upon.
@@ -28,18 +28,16 @@ pub fn apply(app: &App, config: Config) -> Result<(), LinkError> {
 
 /// Follows the file that the running configuration was read from, until the task is dropped.
 pub async fn follow(app: Arc<App>, path: PathBuf) {
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => Some(hangup),
-        Err(e) => {
-            tracing::error!(error = %e, "SIGHUP does not reload the configuration");
-            None
-        }
-    };
+    let mut hangup = Hangup::listen("the configuration");
+    if !tokio::fs::metadata(&path).await.is_ok_and(|found| found.is_file()) {
+        tracing::info!(file = %path.display(), "the configuration is not in a file that can be read again: it is not followed");
+        return;
+    }
     // What the running configuration was read from may have changed since; then it is read again.
     let mut looked_at = Look::default();
     loop {
         let asked = tokio::select! {
-            () = hung_up(hangup.as_mut()) => true,
+            () = hangup.asked() => true,
             () = tokio::time::sleep(LOOK_EVERY) => false,
         };
         let text = tokio::fs::read_to_string(&path).await.map_err(|e| e.to_string());
@@ -50,13 +48,6 @@ pub async fn follow(app: Arc<App>, path: PathBuf) {
                 app.metrics.config_reloads.with_label_values(&[result]).inc();
             }
         }
-    }
-}
-
-async fn hung_up(hangup: Option<&mut Signal>) {
-    match hangup {
-        Some(hangup) => _ = hangup.recv().await,
-        None => std::future::pending().await,
     }
 }
 

@@ -1,13 +1,14 @@
 //! TLS to tool servers: always verified, and made anew when its files change.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
 use super::link::{Protocol, TlsFiles};
+use crate::pem::{self, PemError};
 
 /// Why there is no TLS; the text names the file.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +40,7 @@ impl TlsFiles {
         let mut config = match &self.client {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
-                let chain = certificates(certificate)?;
+                let chain = pem::certificates(certificate, &pem::read(certificate)?)?;
                 let file = key.display();
                 let key = PrivateKeyDer::from_pem_file(key);
                 // The error may not quote the file: it says which kind of thing is missing.
@@ -61,31 +62,22 @@ impl TlsFiles {
     }
 
     fn roots(&self) -> Result<RootCertStore, TlsError> {
+        if let Some(ca) = &self.ca {
+            return Ok(pem::authorities(ca, &pem::read(ca)?)?);
+        }
         let mut roots = RootCertStore::empty();
-        match &self.ca {
-            Some(ca) => {
-                for certificate in certificates(ca)? {
-                    let refused = |e| TlsError(format!("`{}`: {e}", ca.display()));
-                    roots.add(certificate).map_err(refused)?;
-                }
-            }
-            None => {
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                if roots.is_empty() {
-                    return Err(TlsError(
-                        "this system trusts no authority: name one as `upstream_tls.ca`".to_owned(),
-                    ));
-                }
-            }
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            return Err(TlsError(
+                "this system trusts no authority: name one as `upstream_tls.ca`".to_owned(),
+            ));
         }
         Ok(roots)
     }
 }
 
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let refused =
-        |e: &dyn std::fmt::Display| TlsError(format!("`{}`: no certificates in PEM: {e}", file.display()));
-    let read = CertificateDer::pem_file_iter(file).map_err(|e| refused(&e))?;
-    let read = read.collect::<Result<Vec<_>, _>>().map_err(|e| refused(&e))?;
-    if read.is_empty() { Err(refused(&"it has none")) } else { Ok(read) }
+impl From<PemError> for TlsError {
+    fn from(e: PemError) -> Self {
+        Self(format!("no certificates in PEM: {e}"))
+    }
 }

@@ -17,13 +17,13 @@ use pingora::protocols::Stream;
 use pingora::protocols::l4::stream::Stream as Plain;
 use pingora::proxy::HttpProxy;
 use tokio::net::{TcpListener, UnixListener, UnixSocket};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::app::App;
 use crate::base::{StartError, bind as bind_tcp, io as io_error};
 use crate::config::{Address, DataListener};
 use crate::connection::Connection;
+use crate::hangup::Hangup;
 use crate::phases::Phases;
 use crate::stream::Gathered;
 use peer::Peer;
@@ -182,16 +182,10 @@ async fn open(stream: Plain, connection: &Connection, app: &App) -> Option<Strea
 
 /// Takes up certificates that change, and looks at once when SIGHUP asks for it.
 pub async fn follow(app: Arc<App>, listeners: Vec<Arc<Listener>>) {
-    let mut hangup = signal(SignalKind::hangup()).ok();
+    let mut hangup = Hangup::listen("certificates");
     loop {
-        let asked = async {
-            match hangup.as_mut() {
-                Some(hangup) => _ = hangup.recv().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
-            () = asked => {}
+            () = hangup.asked() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
         for tls in listeners.iter().filter_map(|listener| listener.tls.as_ref()) {

@@ -1,6 +1,5 @@
 //! TLS of a listener: what its files say, taken up again when they change.
 
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,35 +7,22 @@ use arc_swap::ArcSwap;
 use oakallow_policy::canonical::sha256;
 use oakallow_policy::timestamp::UnixMs;
 use pingora::listeners::tls::Acceptor;
+use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{PrivateKeyDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::clock;
 use crate::config::{Clients, Tls};
 use crate::listen::peer::Peer;
+use crate::pem::{PemError, authorities, certificates, read};
 
 /// What is spoken over TLS: HTTP/2 where the client can.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
-
-/// Why a listener cannot speak TLS.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{file}`: {problem}")]
-pub struct TlsError {
-    file: String,
-    problem: String,
-}
-
-impl TlsError {
-    fn new(file: &Path, problem: impl Into<String>) -> Self {
-        Self { file: file.display().to_string(), problem: problem.into() }
-    }
-}
 
 /// TLS of a listener that runs.
 pub struct TlsState {
@@ -79,8 +65,7 @@ struct Content {
 }
 
 impl Content {
-    fn read(files: &Tls) -> Result<Self, TlsError> {
-        let read = |path: &Path| std::fs::read(path).map_err(|e| TlsError::new(path, e.to_string()));
+    fn read(files: &Tls) -> Result<Self, PemError> {
         Ok(Self {
             certificate: read(&files.certificate)?,
             key: read(&files.key)?.into(),
@@ -96,7 +81,7 @@ impl Content {
 
 impl TlsState {
     /// Reads the files, and refuses what does not fit together.
-    pub fn load(files: &Tls) -> Result<Self, TlsError> {
+    pub fn load(files: &Tls) -> Result<Self, PemError> {
         let loaded = Loaded::of(files, &Content::read(files)?)?;
         Ok(Self { files: files.clone(), loaded: ArcSwap::from_pointee(loaded), refused: Mutex::default() })
     }
@@ -150,16 +135,16 @@ impl TlsState {
 }
 
 impl Loaded {
-    fn of(files: &Tls, content: &Content) -> Result<Self, TlsError> {
+    fn of(files: &Tls, content: &Content) -> Result<Self, PemError> {
         let provider = Arc::new(ring::default_provider());
         let chain = certificates(&files.certificate, &content.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(&content.key)
-            .map_err(|_| TlsError::new(&files.key, "there is no private key in PEM in it"))?;
+            .map_err(|_| PemError::new(&files.key, "there is no private key in PEM in it"))?;
         CertifiedKey::from_der(chain.clone(), key.clone_key(), &provider).map_err(|e| match e {
             rustls::Error::InconsistentKeys(_) => {
-                TlsError::new(&files.key, "the key is not that of the certificate")
+                PemError::new(&files.key, "the key is not that of the certificate")
             }
-            other => TlsError::new(&files.certificate, other.to_string()),
+            other => PemError::new(&files.certificate, other.to_string()),
         })?;
         let trust = match (&files.clients, &content.ca) {
             (Some(clients), Some(ca)) => Some(Trust::of(clients, ca, provider.clone())?),
@@ -167,14 +152,14 @@ impl Loaded {
         };
         let builder = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(|e| TlsError::new(&files.certificate, e.to_string()))?;
+            .map_err(|e| PemError::new(&files.certificate, e.to_string()))?;
         let builder = match &trust {
             Some(trust) => builder.with_client_cert_verifier(trust.verifier.clone()),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder
             .with_single_cert(chain, key)
-            .map_err(|e| TlsError::new(&files.certificate, e.to_string()))?;
+            .map_err(|e| PemError::new(&files.certificate, e.to_string()))?;
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
         let acceptor = Acceptor::from_server_config(Arc::new(config));
         Ok(Self { acceptor, trust, content: content.digest() })
@@ -182,12 +167,9 @@ impl Loaded {
 }
 
 impl Trust {
-    fn of(clients: &Clients, pem: &[u8], provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
-        let fail = |problem: String| TlsError::new(&clients.ca, problem);
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(&clients.ca, pem)? {
-            roots.add(certificate).map_err(|e| fail(e.to_string()))?;
-        }
+    fn of(clients: &Clients, pem: &[u8], provider: Arc<CryptoProvider>) -> Result<Self, PemError> {
+        let fail = |problem: String| PemError::new(&clients.ca, problem);
+        let roots = authorities(&clients.ca, pem)?;
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
         let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
         let verifier = builder.build().map_err(|e| fail(e.to_string()))?;
@@ -195,28 +177,18 @@ impl Trust {
     }
 }
 
-fn certificates(file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-    match found {
-        Ok(found) if !found.is_empty() => Ok(found),
-        _ => Err(TlsError::new(file, "there is no certificate in PEM in it")),
-    }
-}
-
 /// For how many more days the chain of a listener is good; fewer than none when it has ended.
-pub fn days_left(files: &Tls) -> Result<i64, TlsError> {
+pub fn days_left(files: &Tls) -> Result<i64, PemError> {
     const DAY_MS: i64 = 24 * 3600 * 1000;
     let milliseconds = |at: UnixMs| i64::try_from(at).unwrap_or(i64::MAX);
     ends_at(files)
         .map(|end| milliseconds(end).saturating_sub(milliseconds(clock::now_ms())).div_euclid(DAY_MS))
 }
 
-fn ends_at(files: &Tls) -> Result<UnixMs, TlsError> {
-    let fail = |problem: &str| TlsError::new(&files.certificate, problem);
-    let pem = std::fs::read(&files.certificate).map_err(|e| fail(&e.to_string()))?;
-    let chain = certificates(&files.certificate, &pem)?;
+fn ends_at(files: &Tls) -> Result<UnixMs, PemError> {
+    let chain = certificates(&files.certificate, &read(&files.certificate)?)?;
     let ends = chain.iter().filter_map(|der| not_after(der));
-    ends.min().ok_or_else(|| fail("the certificate cannot be read"))
+    ends.min().ok_or_else(|| PemError::new(&files.certificate, "the certificate cannot be read"))
 }
 
 /// When a certificate ends.

@@ -1,39 +1,15 @@
 //! Tool servers that break in the middle, and a backend that hangs or says nothing. What may have run is `unknown`,
 //! never repeated, and never said to have failed.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use oakallow_policy::audit::EventType;
 use oakallow_policy::wire::ApprovalStatus;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 
+use crate::support::broken::saying;
 use crate::support::sidecar::Sidecar;
 use crate::support::until;
-
-/// A tool server that reads a request, says this much of an answer, and closes the connection or not.
-async fn broken(says: &'static str, stays: bool) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let requests = Arc::new(AtomicUsize::new(0));
-    let seen = requests.clone();
-    tokio::spawn(async move {
-        let mut open = Vec::new();
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut request = vec![0; 16 * 1024];
-            if stream.read(&mut request).await.is_ok_and(|bytes| bytes > 0) {
-                seen.fetch_add(1, Ordering::SeqCst);
-                let _ = stream.write_all(says.as_bytes()).await;
-            }
-            if stays {
-                open.push(stream);
-            }
-        }
-    });
-    (url, requests)
-}
 
 async fn behind(upstream: &str) -> Sidecar {
     let timeouts = json!({"connect_s": 1, "response_s": 1, "idle_s": 1});
@@ -66,7 +42,7 @@ async fn a_tool_server_that_hangs_resets_or_answers_half_leaves_the_outcome_unkn
         ("breaks off in the body", half, false, 200),
         ("hangs in the body", half, true, 200),
     ] {
-        let (upstream, requests) = broken(says, stays).await;
+        let (upstream, requests) = saying(says.as_bytes(), !stays).await;
         let sidecar = behind(&upstream).await;
         let answer = sidecar.call("read").send().await.unwrap_or_else(|e| panic!("{what}: {e}"));
         assert_eq!(answer.status(), status, "{what}");

@@ -1,6 +1,7 @@
 //! What the tests stand on.
 
 pub(crate) mod backend;
+pub(crate) mod broken;
 pub(crate) mod collector;
 pub(crate) mod h2;
 pub(crate) mod issuer;
