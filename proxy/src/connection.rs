@@ -59,8 +59,8 @@ impl Connections {
     pub fn enter(&self, limits: &Limits, listener: &Arc<Listener>) -> Option<Arc<Connection>> {
         let connections_max = limits.connections_max;
         let patience = Patience {
-            head: Duration::from_secs(limits.head_read_timeout_s.max(1)),
-            idle: Duration::from_secs(limits.idle_timeout_s.max(1)),
+            head: Duration::from_secs(limits.head_read_timeout_s),
+            idle: Duration::from_secs(limits.idle_timeout_s),
         };
         let before = self.0.fetch_add(1, Ordering::Relaxed);
         // From here on dropping it counts down.
@@ -162,7 +162,9 @@ impl Connection {
             if next <= Instant::now() {
                 return;
             }
-            tokio::time::sleep_until(next).await;
+            // An answer brings the end of a connection too many nearer.
+            let look = if self.surplus { next.min(Instant::now() + SURPLUS_KEPT) } else { next };
+            tokio::time::sleep_until(look).await;
         }
     }
 }

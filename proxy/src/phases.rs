@@ -53,7 +53,7 @@ impl ProxyHttp for Phases {
         // What the client wants is known: HTTP/1.0 closes unless it says otherwise.
         let kept = session.get_keepalive().is_some() && !self.0.is_draining();
         // Pingora's own default is for ever after the first request; 0 would be as well.
-        let idle_s = self.0.live().config.limits.idle_timeout_s.max(1);
+        let idle_s = self.0.live().config.limits.idle_timeout_s;
         session.set_keepalive(kept.then_some(idle_s));
         Ok(())
     }

@@ -235,7 +235,7 @@ async fn plain(app: &Arc<App>, incoming: &Received, client: &mut Client<'_>) -> 
         Err(refusal) => return turn_down((app, live), Some(&incoming.subject()), refusal, client).await,
     };
     let Ready { permit, token, outcome } =
-        match enforce::admit(app, &call, Bound::Request(&sent), client).await {
+        match enforce::admit((app, live), &call, Bound::Request(&sent), client).await {
             Ok(ready) => ready,
             Err(Refused { refusal, permission }) => {
                 return client.refuse(&refusal, permission, backend_url).await;
@@ -250,7 +250,7 @@ async fn plain(app: &Arc<App>, incoming: &Received, client: &mut Client<'_>) -> 
     put_token(&mut headers, &token);
     Trail::current().put_headers(&mut headers);
     let outgoing = Outgoing { method: sent.method, uri: sent.uri, headers, body: body.clone() };
-    let response = match upstream.send(&permit, outgoing, None).await {
+    let response = match upstream.send(permit, outgoing, None).await {
         Ok(response) => response,
         Err(refusal) => {
             not_answered(outcome, &refusal).await;

@@ -51,3 +51,47 @@ fn within(key: &str, value: u64, range: &RangeInclusive<u64>) -> Result<(), Stri
     }
     Err(format!("`{key}`: {value} is not between {} and {}", range.start(), range.end()))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Config;
+
+    fn read(limits: &str, routes: &str) -> Result<Config, String> {
+        let text = format!(
+            "state_dir: /tmp/none\nbackend: {{url: \"http://127.0.0.1:1\"}}\nlimits: {limits}\nroutes: [{routes}]\n"
+        );
+        Config::parse("test.yaml", &text).map_err(|e| e.to_string())
+    }
+
+    fn route(name: &str, more: &str) -> String {
+        format!(
+            "{{name: {name}, kind: http, path: \"/{name}/{{tool}}\", audience: tools, upstream: \"http://127.0.0.1:2\"{more}}}"
+        )
+    }
+
+    #[test]
+    fn what_would_overflow_a_clock_or_let_nothing_through_is_refused() {
+        assert!(read("{}", &route("a", "")).is_ok());
+        for (key, value) in [
+            ("head_read_timeout_s", u64::MAX),
+            ("idle_timeout_s", u64::MAX),
+            ("write_timeout_s", 0),
+            ("body_read_timeout_s", 86_401),
+            ("releases_max", 0),
+            ("releases_max", u64::MAX),
+            ("connections_max", u64::MAX),
+        ] {
+            let refused = read(&format!("{{{key}: {value}}}"), &route("a", "")).unwrap_err();
+            assert!(refused.contains(key) && refused.contains("test.yaml:3:"), "{refused}");
+        }
+        let refused = read("{}", &route("a", ", hold: {budget_s: 18446744073709551615}")).unwrap_err();
+        assert!(refused.contains("budget_s"), "{refused}");
+    }
+
+    #[test]
+    fn two_routes_do_not_have_one_name() {
+        let two = |other: &str| format!("{}, {}", route("a", ""), route(other, ""));
+        assert!(read("{}", &two("b")).is_ok());
+        assert!(read("{}", &two("a")).unwrap_err().contains("`a` is the name of two routes"));
+    }
+}

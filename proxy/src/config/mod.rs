@@ -292,6 +292,7 @@ impl Config {
         let routes = w.routes.into_iter().map(route).collect::<Result<Vec<_>, _>>()?;
         limits::check(&w.limits)?;
         routes.iter().try_for_each(|r| limits::check_route(r))?;
+        named_once(&routes)?;
         let stdio = routes.iter().any(|r| r.kind == RouteKind::Stdio);
         Ok(Self {
             listen: listen(w.listen, &routes, &issuers)?,
@@ -316,6 +317,15 @@ fn refused(file: &str, text: &str, message: String) -> DocumentError {
     let word = message.split('`').nth(1).unwrap_or_default();
     let at = text.lines().enumerate().find_map(|(i, l)| l.find(word).map(|c| (i + 1, c + 1)));
     DocumentError { file: file.to_owned(), at, message, hint: None }
+}
+
+/// A route's tool server, its metrics and its approvals are found by its name.
+fn named_once(routes: &[std::sync::Arc<Route>]) -> Result<(), String> {
+    let mut seen = std::collections::HashSet::new();
+    match routes.iter().find(|route| !seen.insert(&route.name)) {
+        Some(route) => Err(format!("`{}` is the name of two routes", route.name)),
+        None => Ok(()),
+    }
 }
 
 fn plain(file: &str, message: &str) -> DocumentError {

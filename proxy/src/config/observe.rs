@@ -103,9 +103,9 @@ pub(super) fn tracing(
 
 /// The URL of a collector; where only a host is named, OTLP's own path.
 fn endpoint(written: String) -> Result<String, String> {
-    let url: Uri = written.parse().map_err(|_| format!("`{written}` is not a URL"))?;
+    let url: Uri = written.parse().map_err(|_| "`otlp_endpoint` is not a URL".to_owned())?;
     if url.scheme_str().is_none_or(|s| s != "http" && s != "https") || url.host().is_none() {
-        return Err(format!("`{written}`: a collector's URL starts with http:// or https://"));
+        return Err("`otlp_endpoint`: a collector's URL starts with http:// or https://".to_owned());
     }
     let whole = url.path() != "/";
     Ok(if whole { written } else { format!("{}{TRACES_PATH}", written.trim_end_matches('/')) })

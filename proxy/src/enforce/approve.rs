@@ -63,7 +63,7 @@ impl Life<'_> {
         if self.app.is_draining() {
             return false;
         }
-        self.place = self.app.live().releases.clone().try_acquire_owned().ok();
+        self.place = self.live.releases.clone().try_acquire_owned().ok();
         self.place.is_some()
     }
 
@@ -75,7 +75,7 @@ impl Life<'_> {
             tenant_id: call.names.tenant.clone(),
             resource_id: call.names.resource.clone(),
             method: call.names.method.clone(),
-            parameters: self.app.live().redactor.shown(call),
+            parameters: self.live.redactor.shown(call),
             reason: None,
             proxy: Some(ProxyContext {
                 principal: call.names.principal.clone(),
@@ -136,7 +136,7 @@ impl Life<'_> {
     ) -> Result<ApprovalState, Refusal> {
         let mut draining = self.app.draining.subscribe();
         let mut policy = self.app.policy.subscribe();
-        let releases = self.app.live().releases.clone();
+        let releases = self.live.releases.clone();
         let mut turn = std::pin::pin!(releases.clone().acquire_owned());
         // What changed since the call was decided.
         self.look_again(prints).await?;

@@ -24,6 +24,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::app::App;
 use crate::call::IdentifiedCall;
 use crate::event;
+use crate::live::Live;
 use crate::observe::{Phase, Trail};
 use crate::outcome::Outcome;
 use crate::policy::View;
@@ -90,13 +91,21 @@ const BROKEN_OFF: &str = "internal_error";
 
 /// Takes a call from its identification to the moment before it is sent.
 pub async fn admit(
-    app: &Arc<App>,
+    (app, live): (&Arc<App>, &Arc<Live>),
     call: &IdentifiedCall,
     bound: Bound<'_>,
     waiter: &mut impl Waiter,
 ) -> Result<Ready, Refused> {
-    let mut life =
-        Life { app, call, bound, pending: Vec::new(), decision: None, stage: Stage::Arrived, place: None };
+    let mut life = Life {
+        app,
+        live,
+        call,
+        bound,
+        pending: Vec::new(),
+        decision: None,
+        stage: Stage::Arrived,
+        place: None,
+    };
     Trail::current().note(|noted| noted.call(call));
     let refusal = match life.run(waiter).await {
         Ok(ready) => return Ok(ready),
@@ -111,6 +120,8 @@ pub async fn admit(
 /// One call on its way.
 struct Life<'a> {
     app: &'a Arc<App>,
+    /// The configuration that it began with.
+    live: &'a Arc<Live>,
     call: &'a IdentifiedCall,
     bound: Bound<'a>,
     /// Events that are written with the next append: one write for the whole of a short life.
@@ -175,10 +186,10 @@ impl Life<'_> {
 
     /// Writes down that the call arrived.
     fn arrive(&mut self, view: &View) -> Result<Prints, Refusal> {
-        let (app, call) = (self.app, self.call);
+        let call = self.call;
         let prints = self.prints(view)?;
         let requested = EventData {
-            parameters: Some(app.live().redactor.recorded(call)),
+            parameters: Some(self.live.redactor.recorded(call)),
             fingerprint: Some(prints.fingerprint.to_string()),
             ..EventData::default()
         };

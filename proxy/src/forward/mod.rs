@@ -39,6 +39,10 @@ pub use link::{HealthCheck, Inject, Link, Place, Protocol, Source, TlsFiles};
 use pool::Lease;
 pub use tls::TlsError;
 
+/// A connection that ends before a request is on it says nothing against the next one. A tool server that closes
+/// each of so many is not there.
+const CONNECTIONS_TRIED: usize = 4;
+
 /// Why there is no way to a tool server: a file that was in order when the configuration was read.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
@@ -131,7 +135,7 @@ impl Upstream {
     /// [`Refusal::UpstreamUnreachable`] leaves the outcome unknown.
     pub async fn send(
         &self,
-        _permit: &Permit,
+        _permit: Permit,
         outgoing: Outgoing,
         to: Option<usize>,
     ) -> Result<Response<Answer>, Refusal> {
@@ -151,7 +155,8 @@ impl Upstream {
             let index = first.wrapping_add(n) % count;
             let Some(endpoint) = reach.endpoints.get(index).filter(|e| !e.health.is_out()) else { continue };
             // As long as nothing was sent, another connection may be tried.
-            while let Ok(lease) = self.lease(endpoint).await {
+            for _ in 0..CONNECTIONS_TRIED {
+                let Ok(lease) = self.lease(endpoint).await else { break };
                 match reach.over(lease, request, &uri, index).await {
                     Ok(response) => return Ok(response),
                     Err(Failed::Sent(refusal)) => return Err(refusal),

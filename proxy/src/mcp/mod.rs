@@ -207,7 +207,7 @@ impl Exchange<'_> {
         (message, era): (&Message, Era),
         leg: Option<&Leg>,
     ) -> Result<(), Gone> {
-        let Received { route, parts, caller, txn, .. } = self.received;
+        let Received { live, route, parts, caller, txn, .. } = self.received;
         let arrival = Arrival { route, txn, headers: &parts.headers, bytes: self.body.len(), caller };
         let wait =
             if era == Era::Stateless { route.hold_budget.min(STATELESS_WAIT_MAX) } else { route.hold_budget };
@@ -226,7 +226,7 @@ impl Exchange<'_> {
         let id = message.id.as_ref().unwrap_or(&Value::Null);
         let cancellable = self.app.mcp.cancellable(&route.name, self.session_id(), caller, id);
         client.cancelled_by(Some(cancellable.notify()));
-        let admitted = enforce::admit(self.app, &call, Bound::Request(&sent), client).await;
+        let admitted = enforce::admit((self.app, live), &call, Bound::Request(&sent), client).await;
         client.cancelled_by(None);
         drop(cancellable);
         match admitted {
@@ -253,7 +253,7 @@ impl Exchange<'_> {
         let Ready { permit, token, outcome } = ready;
         let approved = permit.reason() == PermitReason::Approval;
         let permission = Some(if approved { Permission::RequiresApproval } else { Permission::Allowed });
-        let response = match self.send(&permit, sent, Some(&token)).await {
+        let response = match self.send(permit, sent, Some(&token)).await {
             Ok(response) => response,
             Err(refusal) => {
                 not_answered(outcome, &refusal).await;

@@ -102,7 +102,7 @@ impl Exchange<'_> {
                 return Ok(Relayed::nothing());
             }
         };
-        match self.send(&permit, sent, None).await {
+        match self.send(permit, sent, None).await {
             Ok(response) => {
                 let relayed = relay(client, response, plan).await;
                 record(outcome, &relayed).await;

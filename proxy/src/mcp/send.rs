@@ -25,7 +25,7 @@ impl Exchange<'_> {
 
     pub(super) async fn send(
         &self,
-        permit: &Permit,
+        permit: Permit,
         sent: Target,
         token: Option<&str>,
     ) -> Result<http::Response<Answer>, Refusal> {

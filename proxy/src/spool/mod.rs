@@ -1,8 +1,9 @@
 //! The durable local queue of audit events: an event counts only once it is in here.
 //!
 //! One writer numbers and chains the events, writes what has gathered as one batch, and only then answers. It is a
-//! task where a write only hands over to the operating system, and a thread where it waits for a disk. It also keeps the list of open calls (held, or forwarded without an outcome), in the
-//! same batches, so that a restart knows which calls to close.
+//! task where a write only hands over to the operating system, and a thread where it waits for a disk. It also
+//! keeps the list of open calls (held, or forwarded without an outcome), in the same batches, so that a restart
+//! knows which calls to close.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -103,8 +104,8 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens the spool in `directory` and starts its writer; within a runtime of tokio. Events of calls that a former process left
-    /// open are returned by [`Spool::open_calls`].
+    /// Opens the spool in `directory` and starts its writer; within a runtime of tokio. Events of calls that a
+    /// former process left open are returned by [`Spool::open_calls`].
     pub fn open(
         directory: &Path,
         source: &str,
@@ -189,7 +190,7 @@ impl Spool {
 
     /// As [`Spool::append_outcome`], from where one cannot wait (a destructor).
     pub fn append_later(&self, event: Event) {
-        // The receiver lives as long as the writer thread, which ends after the last sender.
+        // The receiver lives as long as the writer, which ends after the last sender.
         let _ =
             self.queue.send(Append { events: vec![event], before_action: false, opening: None, done: None });
     }

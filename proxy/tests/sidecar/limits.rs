@@ -165,6 +165,29 @@ async fn a_connection_more_than_may_be_open_hears_so_and_ends_and_the_others_sta
 }
 
 #[tokio::test]
+async fn over_http2_a_connection_too_many_ends_as_well() {
+    let sidecar = limited(json!({"connections_max": 2})).await;
+    let idle = [TcpStream::connect(sidecar.proxy.data).await, TcpStream::connect(sidecar.proxy.data).await];
+    let open = |count: f64| {
+        let sidecar = &sidecar;
+        async move { (sidecar.metric("oakallow_connections").await == count).then_some(()) }
+    };
+    until("two connections", async || open(2.0).await).await;
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let call = || {
+        client.post(format!("http://{}/tools/read", sidecar.proxy.data)).header("x-api-key", AGENT).body("{}")
+    };
+    assert_eq!(call().send().await.unwrap().status(), 503);
+    // It is closed, not left to its requests: the next one finds a connection of its own.
+    until("the end of the third", async || open(2.0).await).await;
+    drop(idle);
+    until("a free place", async || {
+        call().send().await.is_ok_and(|answer| answer.status() != 503).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn connections_far_beyond_the_limit_are_closed_without_a_word() {
     let sidecar = limited(json!({"connections_max": 1})).await;
     let mut open = Vec::new();

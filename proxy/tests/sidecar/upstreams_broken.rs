@@ -8,31 +8,10 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use crate::support::broken::{closing, saying};
 use crate::support::policy::AUDIENCE;
 use crate::support::sidecar::Sidecar;
 use crate::support::until;
-
-/// Answers each request with these bytes, and then closes or is silent; how many requests came.
-async fn answering(bytes: &'static [u8], closes: bool) -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let count = Arc::new(AtomicUsize::new(0));
-    let counted = count.clone();
-    tokio::spawn(async move {
-        let mut silent = Vec::new();
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut buffer = vec![0; 64 * 1024];
-            if stream.read(&mut buffer).await.unwrap_or(0) > 0 {
-                counted.fetch_add(1, Ordering::SeqCst);
-            }
-            let _ = stream.write_all(bytes).await;
-            if !closes {
-                silent.push(stream);
-            }
-        }
-    });
-    (url, count)
-}
 
 async fn sidecar(upstream: &str, protocol: &str) -> Sidecar {
     let route = json!({
@@ -66,7 +45,7 @@ async fn without_a_whole_head_the_outcome_is_unknown_and_nothing_is_sent_again()
             "upstream_broken",
         ),
     ] {
-        let (url, count) = answering(bytes, closes).await;
+        let (url, count) = saying(bytes, closes).await;
         let sidecar = sidecar(&url, "http1").await;
         let answer = sidecar.call("read").send().await.unwrap();
         let what = String::from_utf8_lossy(bytes);
@@ -82,13 +61,11 @@ async fn without_a_whole_head_the_outcome_is_unknown_and_nothing_is_sent_again()
 #[tokio::test]
 async fn half_a_body_is_no_answer() {
     for closes in [true, false] {
-        let (url, count) = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", closes).await;
+        let (url, count) = saying(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf", closes).await;
         let sidecar = sidecar(&url, "http1").await;
-        // What came of it, if the connection was not cut before that was on its way, is not whole.
-        if let Ok(answer) = sidecar.call("read").send().await {
-            assert_eq!(answer.status(), 200);
-            assert!(answer.bytes().await.is_err(), "it must not look whole");
-        }
+        let answer = sidecar.call("read").send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!(answer.bytes().await.is_err(), "it must not look whole");
         assert_eq!(outcome(&sidecar).await, EventType::CallUnknown);
         assert_eq!(count.load(Ordering::SeqCst), 1);
     }
@@ -105,6 +82,19 @@ async fn where_nobody_listens_nothing_was_sent() {
     assert!(!answer.headers().contains_key("x-oakallow-outcome"));
     assert_eq!(outcome(&sidecar).await, EventType::CallNotForwarded);
     assert_eq!(sidecar.metric("oakallow_upstream_connect_failures_total").await, 1.0);
+}
+
+#[tokio::test]
+async fn a_tool_server_that_closes_every_connection_is_not_tried_for_ever() {
+    let (url, count) = closing().await;
+    for protocol in ["http1", "http2"] {
+        let sidecar = sidecar(&url, protocol).await;
+        let before = count.load(Ordering::SeqCst);
+        let answer = sidecar.call("read").send().await.unwrap();
+        assert_eq!(answer.status(), 502, "{protocol}");
+        let tried = count.load(Ordering::SeqCst) - before;
+        assert!((1..=4).contains(&tried), "{protocol}: {tried}");
+    }
 }
 
 /// SETTINGS, then this frame for the stream 1.

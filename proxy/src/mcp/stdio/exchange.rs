@@ -296,7 +296,7 @@ impl Exchange {
             Ok(outcome) => {
                 let asked = Asked { message, txn, permission: None };
                 let flight = Flight { asked, outcome, shift: 0.0, listed };
-                self.send(&permit, &line, place, flight).await;
+                self.send(permit, &line, place, flight).await;
             }
             Err(refusal) => self.turn_away((&caller, &txn), &message, refusal).await,
         }
@@ -315,8 +315,9 @@ impl Exchange {
         let token = message.progress_token().filter(|_| message.era == Era::Sessions);
         let progress = token.map(|token| (token, self.route.progress_every));
         let mut waiting = Waiting::new(&self.client, progress, cancellable.notify());
+        let live = self.app.live();
         let admitted =
-            enforce::admit(&self.app, &call, Bound::Message(sha256(&unsigned)), &mut waiting).await;
+            enforce::admit((&self.app, &live), &call, Bound::Message(sha256(&unsigned)), &mut waiting).await;
         drop(cancellable);
         let (is_cancelled, shift) = (waiting.is_cancelled(), waiting.shift());
         match admitted {
@@ -327,7 +328,7 @@ impl Exchange {
                 wire::put_token(&mut value, &token);
                 let asked = Asked { message, txn, permission: Some(permission) };
                 let flight = Flight { asked, outcome, shift, listed: None };
-                self.send(&permit, &wire::line(&value), place, flight).await;
+                self.send(permit, &wire::line(&value), place, flight).await;
             }
             // A request that was cancelled is not answered (MCP, cancellation).
             Err(_) if is_cancelled => {}
@@ -351,7 +352,7 @@ impl Exchange {
     }
 
     /// Sends a message whose intent is stored. A request stays in flight until it is answered.
-    async fn send(&self, permit: &Permit, line: &[u8], place: Option<Place>, flight: Flight) {
+    async fn send(&self, permit: Permit, line: &[u8], place: Option<Place>, flight: Flight) {
         let Some(place) = place else {
             return match self.server.send(permit, line).await {
                 Ok(()) => flight.outcome.answered(false, ExecutionRecord::default()).await,

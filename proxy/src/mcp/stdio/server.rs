@@ -48,7 +48,7 @@ pub(super) fn start(
 
 impl Server {
     /// Sends a line, once. An error other than [`Refusal::UpstreamUnreachable`] leaves the outcome unknown.
-    pub(super) async fn send(&self, _permit: &Permit, line: &[u8]) -> Result<(), Refusal> {
+    pub(super) async fn send(&self, _permit: Permit, line: &[u8]) -> Result<(), Refusal> {
         let mut open = self.0.lock().await;
         let Some(stdin) = open.as_mut() else { return Err(Refusal::UpstreamUnreachable) };
         let mut rest = line;
