@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from .load import DENIED_TOOL, RESOURCE, TENANT, TOOL
-from .machine import LOAD_CORE, PROXY_CORE, Process, free_port
+from .machine import LOAD_CORE, PROXY_CORE, Process, free_port, request
 
 RULES_PER_TENANT = 100
 TENANTS = [f"tenant-{n}" for n in range(10)]
@@ -66,6 +66,14 @@ class Target:
     def all_processes(self):
         """What calls are served by, and what works behind it."""
         return self.processes
+
+    def must_refuse(self):
+        """Measured with its rules in force, not around them."""
+        body = json.dumps({"service": RESOURCE}).encode()
+        fields = {**dict(self.headers), "content-type": "application/json"}
+        status, _ = request(f"{self.url}/tools/{DENIED_TOOL}", "POST", body, fields)
+        if status != 403:
+            raise RuntimeError(f"{self.name} lets {DENIED_TOOL} pass: {status}")
 
     def pause(self):
         for process in self.all_processes():
@@ -183,12 +191,7 @@ class Guarded(Target):
     """Envoy that asks before each call."""
 
     def check(self):
-        from .machine import request
-        body = json.dumps({"service": RESOURCE}).encode()
-        fields = {**dict(self.headers), "content-type": "application/json"}
-        status, _ = request(f"{self.url}/tools/{DENIED_TOOL}", "POST", body, fields)
-        if status != 403:
-            raise RuntimeError(f"{self.name} lets {DENIED_TOOL} pass: {status}")
+        self.must_refuse()
 
 
 def envoy_guarded(directory, tools_port, bins):

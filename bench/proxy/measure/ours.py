@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from .load import DENIED_TOOL, RESOURCE, TENANT
+from .load import DENIED_TOOL, TENANT
 from .machine import LOAD_CORE, PROXY_CORE, Process, free_port, request, wait_until
 from .others import TENANTS, TOOLS, Target
 
@@ -107,11 +107,7 @@ class Ours(Target):
         wait_until("the events to be shipped", lambda: self.gauge("oakallow_spool_events") == 0, DRAIN_S_MAX, 0.2)
 
     def check(self):
-        body = json.dumps({"service": RESOURCE}).encode()
-        fields = {**dict(self.headers), "content-type": "application/json"}
-        status, _ = request(f"{self.url}/tools/{DENIED_TOOL}", "POST", body, fields)
-        if status != 403:
-            raise RuntimeError(f"{self.name} lets {DENIED_TOOL} pass: {status}")
+        self.must_refuse()
         if not self.gauge("oakallow_upstream_outcomes_total"):
             raise RuntimeError(f"{self.name} has recorded no outcome")
 

@@ -97,7 +97,8 @@ impl Endpoint {
     pub(super) async fn lease(&self) -> io::Result<Lease> {
         match self.pool.take() {
             Some(lease) => Ok(lease),
-            None => self.open().await,
+            // Apart: it is large, and a call that is held would keep room for it.
+            None => Box::pin(self.open()).await,
         }
     }
 

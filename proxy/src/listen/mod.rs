@@ -163,7 +163,9 @@ pub async fn accept(
 async fn open(stream: Plain, connection: &Connection, app: &App) -> Option<Stream> {
     let Some(tls) = &connection.listener().tls else { return Some(Box::new(Gathered::new(stream))) };
     let loaded = tls.loaded();
-    match tokio::time::timeout(HANDSHAKE_MAX, loaded.acceptor.tls_handshake(stream)).await {
+    // Apart: it is large, and over long before its connection is.
+    let handshake = Box::pin(loaded.acceptor.tls_handshake(stream));
+    match tokio::time::timeout(HANDSHAKE_MAX, handshake).await {
         Ok(Ok(stream)) => {
             let chain = stream.get_ssl().and_then(|ssl| ssl.peer_cert_chain_der());
             connection.shows(chain.and_then(Peer::new));

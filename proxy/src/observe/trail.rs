@@ -154,12 +154,10 @@ impl Trail {
         CURRENT.try_with(Clone::clone).unwrap_or(Self(None))
     }
 
-    /// Works on the request, with this as the current one.
-    pub async fn over<T>(&self, work: impl Future<Output = T>) -> T {
-        match self.0 {
-            Some(_) => CURRENT.scope(self.clone(), work).await,
-            None => work.await,
-        }
+    /// Works on the request, with this as the current one. (An `async fn` would keep room for the work twice, for as
+    /// long as a call is held.)
+    pub fn over<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        CURRENT.scope(self.clone(), work)
     }
 
     /// Notes something.

@@ -81,13 +81,13 @@ impl Exchange {
     }
 
     /// Works on a message, watched as a request of its own.
-    async fn watched<T>(&self, work: impl Future<Output = T>) -> T {
+    fn watched<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
         let trail = self.app.observer.begin();
         trail.note(|noted| {
             noted.listener = "stdio";
             noted.of_route(&self.route);
         });
-        trail.over(work).await
+        trail.over(work)
     }
 
     async fn look_at(self: &Arc<Self>, line: Line) {
