@@ -90,6 +90,10 @@ pub(crate) async fn one(
     let until = Instant::now() + wait;
     let approval = loop {
         let approval = seen(&app, &viewer, &id).await?;
+        // After the look: who may not see it any more does not, be it the first look.
+        if !wait.is_zero() {
+            viewer.must_be_in_force(&app).await?;
+        }
         let open = approval.status == ApprovalStatus::Pending && !approval.is_due(app.now());
         if !open || Instant::now() >= until {
             break approval;
@@ -99,7 +103,6 @@ pub(crate) async fn one(
             () = app.stopped() => break approval,
             () = change_of(&mut changes, &id) => {}
         }
-        viewer.must_be_in_force(&app).await?;
     };
     let parameters = exact_for(&app, &viewer, &approval).await?;
     let mut view = ApprovalView::new(approval, app.now());
