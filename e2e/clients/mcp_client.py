@@ -1,4 +1,7 @@
-"""The official Python SDK. ERA: `legacy` (sessions) or a version of the stateless era."""
+"""The official Python SDK. ERA: `legacy` (sessions) or a version of the stateless era.
+
+CALLS, `then` and TIMEOUT_S as in scenarios.mjs.
+"""
 
 import asyncio
 import json
@@ -20,7 +23,7 @@ async def outcome(step, call):
         result = (await call).model_dump(mode="json", by_alias=True)
     except Exception as error:  # the SDK's error is what the test looks at
         say(step, thrown=str(error), code=getattr(getattr(error, "error", None), "code", None))
-        return
+        return None
     text = "\n".join(block.get("text") or "" for block in result.get("content") or [])
     say(
         step,
@@ -29,6 +32,12 @@ async def outcome(step, call):
         structured=result.get("structuredContent"),
         meta=result.get("_meta"),
     )
+    return result
+
+
+def is_pending(result):
+    decision = ((result or {}).get("_meta") or {}).get("oakallow/decision") or {}
+    return result is None or decision.get("reason") == "approval_pending"
 
 
 async def main():
@@ -52,8 +61,11 @@ async def main():
                 if not cursor:
                     break
             say("tools", names=sorted(names))
+            timer = {"read_timeout_seconds": float(os.environ["TIMEOUT_S"])} if "TIMEOUT_S" in os.environ else {}
             for call in json.loads(os.environ["CALLS"]):
-                await outcome(call["step"], client.call_tool(call["name"], call["arguments"]))
+                result = await outcome(call["step"], client.call_tool(call["name"], call["arguments"], **timer))
+                while "then" in call and is_pending(result):
+                    result = await outcome(call["then"], client.call_tool(call["name"], call["arguments"], **timer))
             if os.environ.get("NOTIFIED"):
                 say("notified", data=await asyncio.wait_for(notified, 30))
 

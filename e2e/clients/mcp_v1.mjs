@@ -15,6 +15,6 @@ await run(async () => {
   });
   await client.connect(transport);
   say("connected", { session: transport.sessionId ?? null, protocol: transport.protocolVersion ?? null });
-  await scenario(client, notified);
+  await scenario(client, notified, (params, options) => client.callTool(params, undefined, options));
   await client.close();
 });
