@@ -7,12 +7,18 @@ use tokio::net::TcpStream;
 
 use crate::wait::PATIENCE;
 
-/// Sends the bytes and reads until the other side closes; what came back. The request should say
-/// `Connection: close`.
-pub async fn exchange(base: &str, request: &[u8]) -> String {
+/// Sends the bytes; the connection on which the answer will come.
+pub async fn begin(base: &str, request: &[u8]) -> TcpStream {
     let addr = base.strip_prefix("http://").expect("plain HTTP").trim_end_matches('/');
     let mut stream = TcpStream::connect(addr).await.expect("it listens");
     stream.write_all(request).await.expect("it reads");
+    stream
+}
+
+/// Sends the bytes and reads until the other side closes; what came back. The request should say
+/// `Connection: close`.
+pub async fn exchange(base: &str, request: &[u8]) -> String {
+    let mut stream = begin(base, request).await;
     let mut answer = Vec::new();
     // A reset after the answer is an end as well.
     let _ =
@@ -22,9 +28,7 @@ pub async fn exchange(base: &str, request: &[u8]) -> String {
 
 /// Sends the bytes, waits until the other side holds them, and goes away.
 pub async fn abandon(base: &str, request: &[u8], held: impl Future<Output = ()>) {
-    let addr = base.strip_prefix("http://").expect("plain HTTP").trim_end_matches('/');
-    let mut stream = TcpStream::connect(addr).await.expect("it listens");
-    stream.write_all(request).await.expect("it reads");
+    let mut stream = begin(base, request).await;
     held.await;
     let mut nothing = [0; 1];
     let early = tokio::time::timeout(Duration::from_millis(1), stream.read(&mut nothing)).await;
