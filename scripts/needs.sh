@@ -21,6 +21,7 @@ SYSTEM_NEEDS=(
   "bench|strace|command -v strace|counts system calls"
   "bench|npm|command -v npm|installs Cerbos for bench/proxy"
   "bench|python3-venv|python3 -c 'import venv, ensurepip'|keeps Envoy out of the system's packages"
+  "check|strace|command -v strace|sees what the spool has synced to the disk"
   "check|valgrind|command -v valgrind|counts the instructions of a decision"
 )
 

@@ -28,6 +28,7 @@ mod lost;
 mod metrics;
 mod outage;
 mod panics;
+mod power;
 mod record;
 mod release;
 mod reload;

@@ -11,6 +11,8 @@ use super::PATIENCE;
 use super::policy::AGENT;
 use super::sidecar::{client, metric};
 
+const PROXY: &str = env!("CARGO_BIN_EXE_oakallow-proxy");
+
 /// The proxy's process; killed (`kill -9`) with this value.
 pub(crate) struct Process {
     child: Child,
@@ -35,7 +37,20 @@ impl Process {
 
     /// The same, logging as `RUST_LOG` says.
     pub(crate) fn start_logging(config: &std::path::Path, filter: &str) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_oakallow-proxy"));
+        Self::run(Command::new(PROXY), config, filter)
+    }
+
+    /// The same; what it writes where, and when it waits for the disk, is in `trace` (see `power.rs`).
+    pub(crate) fn start_traced(config: &std::path::Path, trace: &std::path::Path) -> Self {
+        let mut command = Command::new("strace");
+        // `-D`: the child is the proxy itself, so that it can be killed.
+        let traced = "trace=write,pwrite64,writev,sendto,sendmsg,fsync,fdatasync";
+        command.args(["-D", "-f", "-yy", "-s0", "-e", traced, "-o"]);
+        command.arg(trace).arg(PROXY);
+        Self::run(command, config, "info")
+    }
+
+    fn run(mut command: Command, config: &std::path::Path, filter: &str) -> Self {
         command.arg("--config").arg(config).env("NO_COLOR", "1");
         let mut child = command.env("RUST_LOG", filter).stderr(Stdio::piped()).spawn().expect("it starts");
         let log = BufReader::new(child.stderr.take().expect("piped"));
