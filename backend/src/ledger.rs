@@ -2,7 +2,7 @@
 //!
 //! In: a batch continues the proxy's chain where the stored one ends, under a head that the proxy
 //! signed. What was sent before is skipped when it is the same to the byte. Anything else is refused and
-//! recorded, never repaired.
+//! recorded, never repaired. So is a chain that is not the one which its proxy announced.
 //!
 //! Out of scope: the Merkle log over all chains, and checkpoints.
 
@@ -25,6 +25,10 @@ use sqlx::{Connection as _, SqliteConnection};
 use crate::store::audit::{self, Sealed};
 use crate::store::proxies::Proxy;
 use crate::store::{self, StoreError};
+use announced::Announced;
+pub(crate) use announced::announce;
+
+mod announced;
 
 /// The chain of a proxy.
 #[must_use]
@@ -78,6 +82,7 @@ pub(crate) async fn ingest(
     let signed: Head = batch.head.open(Purpose::Head, &key).map_err(|_| IngestError::Signature)?;
     let source = source_of(proxy.id);
     let stored = audit::head(conn, org, &source).await?;
+    let announced = Announced::up_to(conn, (org, &source), signed.seq).await?;
     let mut head = stored.clone();
     let mut end = None;
     for chained in &batch.events {
@@ -98,6 +103,7 @@ pub(crate) async fn ingest(
         }
         head =
             chained.follow(&source, &head).map_err(|e| broken(chained.seq, hash.clone(), &e.to_string()))?;
+        announced.check(chained.seq, &hash)?;
         if audit::exists(conn, org, &chained.event.id).await? {
             return Err(broken(chained.seq, hash, "its id is taken by another event"));
         }
@@ -110,6 +116,7 @@ pub(crate) async fn ingest(
     if signed != end.unwrap_or_else(|| stored.clone()) {
         return Err(IngestError::Head);
     }
+    announced.came(conn, (org, &source), &head).await?;
     Ok(head.seq)
 }
 
@@ -139,6 +146,8 @@ pub struct Verified {
     pub open: Vec<String>,
     /// Tokens that were redeemed before the event of their call has arrived: a proxy's chain may be behind.
     pub unshipped: Vec<String>,
+    /// Ends of chains that proxies announced and whose events are not here: they wait in the proxy, or are lost.
+    pub missing: Vec<String>,
     /// What is wrong. Empty: the record is whole, and nothing was forwarded without leave.
     pub violations: Vec<String>,
 }
@@ -197,6 +206,7 @@ async fn check(conn: &mut SqliteConnection, org: &str) -> Result<Verified, Store
                 .push(format!("chain `{source}` ends at event {}, its head says {}", head.seq, stored.seq));
         }
     }
+    checked.found.missing = announced::missing(conn, org).await?;
     if let Ok(org) = Name::new(org) {
         let proxies = store::page::<Proxy>(&mut *conn, &org, "", u32::MAX).await?;
         checked.redemptions(&proxies);

@@ -62,6 +62,9 @@ fn report(found: &Verified, out: &mut dyn Write) -> anyhow::Result<()> {
     for token in &found.unshipped {
         writeln!(out, "open       {token}: redeemed, not yet shipped by the proxy that signed it")?;
     }
+    for missing in &found.missing {
+        writeln!(out, "missing    {missing}")?;
+    }
     let verdict = if found.is_sound() { "sound" } else { "NOT SOUND" };
     writeln!(out, "{verdict}: {} events, {} calls forwarded", found.events, found.forwarded)?;
     Ok(())

@@ -74,7 +74,7 @@ pub(crate) async fn ingest(
 }
 
 /// Records a breach: once for each event that was refused, however often it is sent.
-async fn report_breach(
+pub(super) async fn report_breach(
     app: &Arc<App>,
     org: &Name,
     proxy: &str,

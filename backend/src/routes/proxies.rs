@@ -16,6 +16,7 @@ use oakallow_policy::wire::{Enroll, Enrolled, Heartbeat, PublicKey, Secret, Tena
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::audit::report_breach;
 use super::tenant_must_exist;
 use crate::answer::{Created, Json, created};
 use crate::auth::{Management, ProxyIdentity};
@@ -23,6 +24,7 @@ use crate::distribute::{self, JOIN_TOKEN_MS};
 use crate::error::ApiError;
 use crate::extract::{Body, FirstBody, Params, Segment, tame};
 use crate::keys::{self, JOIN_PREFIX, KeyKind, NewSecret};
+use crate::ledger::{self, IngestError, ProxyChain};
 use crate::record::Change;
 use crate::state::App;
 use crate::store;
@@ -219,9 +221,16 @@ pub(crate) async fn heartbeat(
     if beat.head.hash.len() > HASH_CHARS {
         return Err(ApiError::invalid_value("/head/hash", "SHA-256 in hexadecimal: 64 digits."));
     }
+    let (org, now) = (me.credential.org(), app.now());
+    let chain = ProxyChain { id: &id, public_key: &me.proxy.public_key };
     let mut write = me.credential.write(&app).await?;
-    proxies::beat(&mut write, &me.proxy, &beat, app.now()).await?;
+    let announced = ledger::announce(&mut write, org, &chain, (&beat.head, now)).await;
+    proxies::beat(&mut write, &me.proxy, &beat, now).await?;
     write.commit().await?;
+    if let Err(IngestError::Broken { seq, hash, why }) = &announced {
+        report_breach(&app, org, &id, (*seq, hash, why)).await?;
+    }
+    announced?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -5,6 +5,7 @@
 //! the write-ahead log, never wait for the writer. SQL is kept portable.
 
 pub(crate) mod agents;
+pub(crate) mod announced;
 pub(crate) mod approvals;
 pub(crate) mod arguments;
 pub(crate) mod audit;

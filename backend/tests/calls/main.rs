@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod announced;
 mod approvals;
 mod audit;
 mod consumption;
