@@ -76,12 +76,15 @@ async fn lose_power(durability: &str) -> Lost {
     // What the backend knows is not lost with the proxy's disk.
     let shipped = async || backend.audit().iter().any(|e| e.event.kind == CallForwarded).then_some(());
     until("the intent at the backend", shipped).await;
-    let end = format!("{} +++ killed by SIGKILL +++", proxy.id());
+    let process = proxy.id().to_string();
     drop(proxy);
     assert!(call.await.unwrap().is_err());
     let trace = until("the end of the trace", async || {
         let trace = fs::read_to_string(&trace).unwrap();
-        trace.lines().any(|line| line == end).then_some(trace)
+        let ended = |line: &str| {
+            line.split_once(' ').is_some_and(|(id, what)| id == process && what.contains("killed by SIGKILL"))
+        };
+        trace.lines().any(ended).then_some(trace)
     });
     let journal = Journal::before(&trace.await, tool.url.trim_start_matches("http://"));
     let file = dir.path().join("state").join(JOURNAL);
