@@ -5,11 +5,11 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use super::segment::{self, Segment};
 use crate::clock;
 
 /// Held open while the spool is, so that no other file gets its number.
-const LOCK: &str = "lock";
-const JOURNAL: &str = "jnl";
+pub(super) const LOCK: &str = "lock";
 
 /// A directory that was changed longer ago than this, before it was looked through, has not been changed since if its
 /// time is the same: file systems keep it in steps of some milliseconds, the coarsest of two seconds.
@@ -37,27 +37,27 @@ impl Files {
         Self { directory: directory.to_owned(), lock, looked_through: Arc::default() }
     }
 
-    /// Asked once a batch: one look at the directory as long as nothing was made in it or taken out.
-    pub(super) fn are_there(&self) -> bool {
+    /// Asked once a batch, with the file that it goes to: one look at the directory as long as nothing was made in it or
+    /// taken out.
+    pub(super) fn are_there(&self, current: &Segment) -> bool {
         let Some(state) = state(&self.directory) else { return false };
-        let Ok(mut looked_through) = self.looked_through.lock() else { return self.are_in_it() };
+        let Ok(mut looked_through) = self.looked_through.lock() else { return self.are_in_it(current) };
         if *looked_through == Some(state) {
             return true;
         }
-        let found = self.are_in_it();
+        let found = self.are_in_it(current);
         let changed_s = u64::try_from(state.changed.0).unwrap_or(u64::MAX);
         let settled = (clock::now_ms() / 1_000).checked_sub(changed_s).is_some_and(|age_s| age_s > SETTLED_S);
         *looked_through = (found && settled).then_some(state);
         found
     }
 
-    fn are_in_it(&self) -> bool {
-        self.lock.is_some() && identity(&self.directory.join(LOCK)) == self.lock && self.has_journal()
-    }
-
-    fn has_journal(&self) -> bool {
-        let Ok(entries) = std::fs::read_dir(&self.directory) else { return false };
-        entries.flatten().any(|e| e.path().extension().is_some_and(|x| x == JOURNAL))
+    fn are_in_it(&self, current: &Segment) -> bool {
+        let written = current.file.metadata().ok().map(|m| (m.dev(), m.ino()));
+        self.lock.is_some()
+            && identity(&self.directory.join(LOCK)) == self.lock
+            && written.is_some()
+            && identity(&segment::path(&self.directory, current.number)) == written
     }
 }
 

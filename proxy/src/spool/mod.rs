@@ -1,28 +1,35 @@
 //! The durable local queue of audit events: an event counts only once it is in here.
 //!
 //! One writer numbers and chains the events, writes what has gathered as one batch, and only then answers. It is a
-//! task where a write only hands over to the operating system, and a thread where it waits for a disk. It also
-//! keeps the list of open calls (held, or forwarded without an outcome), in the same batches, so that a restart
-//! knows which calls to close.
+//! task where a write only hands over to the operating system, and a thread where it waits for a disk. Which calls are
+//! open (held, or forwarded without an outcome) is read from the events, so that a restart knows which to close.
+//!
+//! [`log`]: what is on the disk. [`recover`]: what a former process left. [`segment`], [`record`]: its files, and what
+//! is in them. [`calls`]: what is open. [`files`]: whether all of it is still there. [`room`]: how much there may be.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use fjall::Slice;
 use oakallow_policy::audit::{Chained, Event, Head};
 use oakallow_policy::life::{Tracked, tracked};
 use oakallow_policy::timestamp::parse_rfc3339;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Durability, Limits};
+pub use log::Kept;
+use log::{Batch, Log};
 use room::Room;
-pub use store::Kept;
-use store::{HEAD, Store, unwritable};
 
+mod calls;
 mod files;
+mod log;
+#[cfg(test)]
+mod model;
+mod record;
+mod recover;
 mod room;
-mod store;
+mod segment;
 #[cfg(test)]
 mod tests;
 
@@ -97,7 +104,7 @@ pub struct Spool {
     /// Bounded by the calls in flight: each waits for the answer to its append.
     queue: mpsc::UnboundedSender<Append>,
     standing: Arc<watch::Sender<Standing>>,
-    store: Store,
+    log: Log,
     room: Room,
     failures: Arc<AtomicU64>,
     chain: Arc<AtomicU8>,
@@ -112,11 +119,11 @@ impl Spool {
         durability: Durability,
         limits: &Limits,
     ) -> Result<Self, SpoolError> {
-        let store = Store::open(directory, durability)?;
-        let standing = Arc::new(watch::Sender::new(store.standing()?));
+        let (log, standing) = recover::open(directory, durability)?;
+        let standing = Arc::new(watch::Sender::new(standing));
         let (queue, incoming) = mpsc::unbounded_channel();
         let writer = Writer {
-            store: store.clone(),
+            log: log.clone(),
             source: source.to_owned(),
             standing: standing.clone(),
             failures: Arc::default(),
@@ -130,7 +137,7 @@ impl Spool {
                 .map(drop)
                 .map_err(|e| SpoolError::Open(e.to_string()))?,
         }
-        Ok(Self { queue, standing, store, room: Room::new(limits), failures, chain: Arc::default() })
+        Ok(Self { queue, standing, log, room: Room::new(limits), failures, chain: Arc::default() })
     }
 
     /// Stores events that come before an action: refused when the spool is full. Returns the number of
@@ -217,7 +224,7 @@ impl Spool {
     /// Whether the last write failed, or the next one would.
     #[must_use]
     pub fn is_failing(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) > 0 || !self.store.files.are_there()
+        self.failures.load(Ordering::Relaxed) > 0 || !self.log.is_there()
     }
 
     /// Age in seconds of the oldest event that the backend does not have; 0 when it has all.
@@ -233,7 +240,7 @@ impl Spool {
     /// What the spool takes up on its disk, its journal included.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.store.db.disk_space().unwrap_or_default()
+        self.log.bytes()
     }
 
     /// Waits until the backend has everything up to `seq`.
@@ -246,7 +253,7 @@ impl Spool {
     /// (one event may have more).
     pub fn unacknowledged(&self, most: usize, bytes_max: usize) -> Result<Vec<Kept>, SpoolError> {
         let after = self.standing.borrow().acknowledged;
-        self.store.read(after, most, bytes_max)
+        self.log.read(after, most, bytes_max).map_err(unwritable)
     }
 
     /// Forgets everything up to `seq`.
@@ -256,7 +263,7 @@ impl Spool {
         if seq <= from {
             return Ok(());
         }
-        let forgotten = self.store.forget(from, seq)?;
+        let forgotten = self.log.forget(seq).map_err(unwritable)?;
         self.standing.send_modify(|s| {
             s.acknowledged = s.acknowledged.max(seq);
             s.waiting_bytes = s.waiting_bytes.saturating_sub(forgotten);
@@ -266,12 +273,12 @@ impl Spool {
 
     /// Calls that a former process left open: their `txn`, and the event that opened them.
     pub fn open_calls(&self) -> Result<Vec<(String, Event)>, SpoolError> {
-        self.store.open_calls()
+        self.log.open_calls().map_err(unwritable)
     }
 }
 
 struct Writer {
-    store: Store,
+    log: Log,
     source: String,
     standing: Arc<watch::Sender<Standing>>,
     failures: Arc<AtomicU64>,
@@ -294,7 +301,7 @@ impl Writer {
     }
 
     fn write(&self, mut appends: Vec<Append>) {
-        if !self.store.files.are_there() {
+        if !self.log.is_there() {
             tracing::error!("the files of the audit spool are gone: calls are refused");
             // What has happened is still told to the backend, if it can be before this process ends.
             for refused in appends.extract_if(.., |a| a.before_action) {
@@ -319,41 +326,34 @@ impl Writer {
     }
 
     fn write_batch(&self, appends: &mut [Append]) -> Result<u64, SpoolError> {
-        let (mut head, mut written_bytes) = (self.standing.borrow().head.clone(), 0);
-        let mut batch = self.store.db.batch().durability(Some(self.store.persist));
+        let before = self.standing.borrow().head.clone();
+        let (mut head, mut batch) = (before.clone(), Batch::default());
         for event in appends.iter_mut().flat_map(|a| a.events.drain(..)) {
             let (chained, bytes, next) = Chained::append(&self.source, &head, event).map_err(unwritable)?;
-            written_bytes += bytes.len() as u64;
-            let bytes = Slice::from(bytes);
-            self.track(&mut batch, &chained.event, &bytes);
-            batch.insert(&self.store.events, chained.seq.to_be_bytes(), bytes);
+            batch.event(chained.seq, &bytes);
+            if let Some(txn) = &chained.event.txn {
+                match tracked(chained.event.kind) {
+                    Tracked::Opens => batch.opens(txn, bytes.len()),
+                    Tracked::Closes => batch.closes(txn),
+                    Tracked::Passes => {}
+                }
+            }
             head = next;
         }
         // After the events: what the call did before is not what leaves it open now.
         for event in appends.iter_mut().filter_map(|a| a.opening.take()) {
-            let bytes = serde_json::to_vec(&event).map_err(unwritable)?;
             if let Some(txn) = &event.txn {
-                batch.insert(&self.store.open, txn.as_bytes(), bytes);
+                batch.opening(txn, &serde_json::to_vec(&event).map_err(unwritable)?);
             }
         }
-        batch.insert(&self.store.meta, HEAD, serde_json::to_vec(&head).map_err(unwritable)?);
-        batch.commit().map_err(unwritable)?;
+        let written_bytes = batch.event_bytes();
+        self.log.append(batch, &before, &head).map_err(unwritable)?;
         let seq = head.seq;
         self.standing.send_modify(|s| {
             s.head = head;
             s.waiting_bytes += written_bytes;
         });
         Ok(seq)
-    }
-
-    /// Keeps the list of open calls in step with the events.
-    fn track(&self, batch: &mut fjall::OwnedWriteBatch, event: &Event, bytes: &Slice) {
-        let Some(txn) = &event.txn else { return };
-        match tracked(event.kind) {
-            Tracked::Opens => batch.insert(&self.store.open, txn.as_bytes(), bytes.clone()),
-            Tracked::Closes => batch.remove(&self.store.open, txn.as_bytes()),
-            Tracked::Passes => {}
-        }
     }
 }
 
@@ -366,4 +366,8 @@ fn gathered(first: Append, queue: &mut mpsc::UnboundedReceiver<Append>) -> Vec<A
         appends.push(append);
     }
     appends
+}
+
+fn unwritable(e: impl std::fmt::Display) -> SpoolError {
+    SpoolError::Unwritable(e.to_string())
 }

@@ -34,14 +34,16 @@ async fn events_survive_as_one_chain_and_open_calls_are_known() {
         head = chained.follow("proxy/prx_1", &head).unwrap();
     }
     assert_eq!((head.seq, &head), (5, &spool.standing().head));
-    // A second reader of the same store sees what a restart would: no flush was asked for.
-    let left = spool.store.open_calls().unwrap();
+    let left = spool.open_calls().unwrap();
     assert_eq!(left.len(), 1);
     let closing = event::closing(left.into_iter().next().unwrap().1);
     assert_eq!((closing.kind, closing.txn.as_deref()), (EventType::CallUnknown, Some("txn_b")));
     spool.append_outcome(closing).await.unwrap();
     assert!(spool.open_calls().unwrap().is_empty());
-    assert_eq!(spool.store.standing().unwrap().head, spool.standing().head);
+    // A copy of the files is what a restart would find: no flush was asked for.
+    let found = reopened(directory.path());
+    assert_eq!(found.standing(), spool.standing());
+    assert!(found.open_calls().unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -110,9 +112,9 @@ async fn a_spool_whose_files_are_gone_takes_no_action_and_what_has_happened_stil
             std::fs::remove_dir_all(at).unwrap();
             std::fs::create_dir(at).unwrap();
             std::fs::write(at.join("lock"), "").unwrap();
-            std::fs::write(at.join("0.jnl"), "").unwrap();
+            std::fs::write(segment::path(at, 1), "").unwrap();
         },
-        |at| std::fs::remove_file(at.join("0.jnl")).unwrap(),
+        |at| std::fs::remove_file(segment::path(at, 1)).unwrap(),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let spool = open(&directory.path().join("spool"), 100);
@@ -142,4 +144,14 @@ async fn a_chain_in_doubt_takes_no_action_until_the_backend_has_taken_it() {
     }
     spool.set_chain(Chain::Good);
     assert!(act().await.is_ok());
+}
+
+/// What a restart would find: the files as they are, copied.
+fn reopened(directory: &Path) -> Spool {
+    let copy = tempfile::tempdir().unwrap().keep();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+    }
+    open(&copy, 100)
 }

@@ -17,8 +17,8 @@ use crate::support::sidecar::config_text;
 use crate::support::slow::Slow;
 use crate::support::until;
 
-/// fjall writes one file from its beginning to its end; this is the first.
-const JOURNAL: &str = "spool/0.jnl";
+/// A segment of the log is written from its beginning to its end; this is the first.
+const JOURNAL: &str = "spool/00000000000000000001.log";
 
 /// How much of the journal was written, and how much of that is on the disk.
 #[derive(Debug, Default, PartialEq)]
