@@ -1,7 +1,8 @@
 //! The harness of the end-to-end tests: it starts the real `oakallow` binary as other people do, drives it
 //! with real clients, and reads what happened from the outside.
 //!
-//! In: processes ([`process`], [`stack`], [`proxy`], [`stdio`]), an agent ([`agent`]), the people and scripts on the
+//! In: processes ([`process`], [`stack`], [`apart`], [`proxy`], [`stdio`]), an agent ([`agent`]), many of them
+//! ([`load`]), the people and scripts on the
 //! other side ([`control`]), a tool server that remembers what reached it ([`upstream`]), clients in other
 //! languages ([`clients`]), the MCP project's conformance suite ([`conformance`]), and the audit log as an auditor reads it ([`record`]). Out: anything that
 //! depends on how the product works inside; only `oakallow-policy` is shared, for names and chain checks.
@@ -17,9 +18,11 @@
 )]
 
 pub mod agent;
+pub mod apart;
 pub mod clients;
 pub mod conformance;
 pub mod control;
+pub mod load;
 pub mod process;
 pub mod proxy;
 pub mod random;

@@ -191,7 +191,7 @@ async fn set_up(control: &Control) -> (String, String) {
 }
 
 /// The address in a log line such as `… is ready listen=127.0.0.1:4000`.
-fn listening(all: &str) -> Option<String> {
+pub(crate) fn listening(all: &str) -> Option<String> {
     let line = all.lines().find(|line| line.contains("is ready"))?;
     let at = line.split("listen=").nth(1)?;
     at.split_whitespace().next().map(str::to_owned)
