@@ -14,10 +14,11 @@ use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 
 use super::link::{Place, Protocol};
-use super::pool::{Lease, Pool};
+use super::opening::{Opening, Openings, Turn};
+use super::pool::{Lease, Pool, STREAMS_MAX};
 use crate::metrics::EndpointMetrics;
 
 /// An HTTP/2 connection with requests on it is asked this often whether it is still there.
@@ -50,11 +51,20 @@ pub(super) struct Endpoint {
     /// What the name was last found to be; empty until it was looked up.
     addresses: ArcSwap<Vec<SocketAddr>>,
     turn: AtomicUsize,
-    /// One at a time opens a connection that others can share.
-    opens: Mutex<()>,
+    openings: Openings,
     /// Negotiated; a connection is for one request at a time then.
     speaks_http1: AtomicBool,
     pub(super) health: Health,
+}
+
+/// Why there is no connection for a request.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unopened {
+    /// It waited for others to open one. How that went, they say.
+    #[error("the connections that others were opening took too long")]
+    Waited,
+    #[error(transparent)]
+    Failed(#[from] io::Error),
 }
 
 /// Whether requests go there.
@@ -82,7 +92,7 @@ impl Endpoint {
             dialing,
             addresses: ArcSwap::from_pointee(addresses),
             turn: AtomicUsize::new(0),
-            opens: Mutex::default(),
+            openings: Openings::default(),
             speaks_http1: AtomicBool::new(false),
             health: Health {
                 out: AtomicBool::new(false),
@@ -94,7 +104,7 @@ impl Endpoint {
     }
 
     /// A connection for one request. An error means that no byte of a request was sent.
-    pub(super) async fn lease(&self) -> io::Result<Lease> {
+    pub(super) async fn lease(&self) -> Result<Lease, Unopened> {
         match self.pool.take() {
             Some(lease) => Ok(lease),
             // Apart: it is large, and a call that is held would keep room for it.
@@ -102,25 +112,39 @@ impl Endpoint {
         }
     }
 
-    async fn open(&self) -> io::Result<Lease> {
-        let opened = async {
-            let alone = if self.may_share() { Some(self.opens.lock().await) } else { None };
-            match alone.as_ref().and_then(|_| self.pool.take()) {
-                Some(lease) => Ok(lease),
-                None => self.connect().await,
-            }
+    async fn open(&self) -> Result<Lease, Unopened> {
+        let place = tokio::time::timeout(self.dialing.timeout, self.place_or_turn()).await;
+        let _opening = match place.map_err(|_| Unopened::Waited)? {
+            Ok(lease) => return Ok(lease),
+            Err(opening) => opening,
         };
-        tokio::time::timeout(self.dialing.timeout, opened)
-            .await
-            .unwrap_or(Err(io::ErrorKind::TimedOut.into()))
+        let connected = tokio::time::timeout(self.dialing.timeout, self.connect()).await;
+        connected.unwrap_or(Err(io::ErrorKind::TimedOut.into())).map_err(Unopened::Failed)
     }
 
-    fn may_share(&self) -> bool {
-        match self.dialing.protocol {
+    /// A place on a connection that somebody else has opened meanwhile, or the turn to open one.
+    async fn place_or_turn(&self) -> Result<Lease, Opening<'_>> {
+        loop {
+            let ended = self.openings.ended();
+            match self.openings.turn(self.room()) {
+                // One may just have been opened.
+                Turn::Opens(opening) => return self.pool.take().ok_or(opening),
+                Turn::Waits(_waiting) => ended.await,
+            }
+            if let Some(lease) = self.pool.take() {
+                return Ok(lease);
+            }
+        }
+    }
+
+    /// How many requests a new connection takes at one time.
+    fn room(&self) -> usize {
+        let shares = match self.dialing.protocol {
             Protocol::Http1 => false,
             Protocol::Http2 => true,
             Protocol::Auto => self.dialing.tls.is_some() && !self.speaks_http1.load(Ordering::Relaxed),
-        }
+        };
+        if shares { STREAMS_MAX } else { 1 }
     }
 
     /// Opens a connection and closes it: whether that is possible.

@@ -1,6 +1,6 @@
 //! The way to a tool server. A request goes out only with a [`Permit`], and only once.
 //!
-//! [`link`]: what is configured. [`endpoint`], [`pool`]: where it goes, over which connection. [`keep`]: what is
+//! [`link`]: what is configured. [`endpoint`], [`opening`], [`pool`]: where it goes, over which connection. [`keep`]: what is
 //! looked after meanwhile. [`fields`]: what of the agent's head goes on.
 
 mod answer;
@@ -9,10 +9,10 @@ mod endpoint;
 mod fields;
 mod keep;
 mod link;
+mod opening;
 mod pool;
 mod tls;
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -33,7 +33,7 @@ use crate::route::Route;
 pub use answer::Answer;
 use credential::Credential;
 pub use credential::InjectError;
-use endpoint::{Dialing, Endpoint, Secured};
+use endpoint::{Dialing, Endpoint, Secured, Unopened};
 pub use fields::{forbidden_to_inject, is_our_credential, passed_on, passing, put_token, target};
 pub use link::{HealthCheck, Inject, Link, Place, Protocol, Source, TlsFiles};
 use pool::Lease;
@@ -167,10 +167,12 @@ impl Upstream {
         Err(Refusal::UpstreamUnreachable)
     }
 
-    async fn lease(&self, endpoint: &Endpoint) -> io::Result<Lease> {
+    async fn lease(&self, endpoint: &Endpoint) -> Result<Lease, Unopened> {
         let leased = endpoint.lease().await;
         if let Err(e) = &leased {
             tracing::debug!(error = %e, endpoint = %endpoint.place, "connecting to a tool server failed");
+        }
+        if let Err(Unopened::Failed(_)) = &leased {
             endpoint.health.unreached(self.reach.endpoints.len() > 1);
         }
         leased

@@ -20,7 +20,7 @@ const HTTP2_IDLE: Duration = Duration::from_secs(60);
 const IDLE_MAX: usize = 1_024;
 /// Servers are told not to allow fewer (RFC 9113 section 6.5.2). What is beyond gets another connection: it
 /// would wait behind streams that never end.
-const STREAMS_MAX: usize = 100;
+pub(super) const STREAMS_MAX: usize = 100;
 
 pub(super) type Body = Full<Bytes>;
 

@@ -42,3 +42,4 @@ mod tokens;
 mod traces;
 mod upstreams;
 mod upstreams_broken;
+mod upstreams_bursts;
