@@ -22,6 +22,7 @@ SYSTEM_NEEDS=(
   "bench|npm|command -v npm|installs Cerbos for bench/proxy"
   "bench|python3-venv|python3 -c 'import venv, ensurepip'|keeps Envoy out of the system's packages"
   "check|strace|command -v strace|sees what the spool has synced to the disk"
+  "check|faketime|command -v faketime|sets the clock of a proxy in tests"
   "check|valgrind|command -v valgrind|counts the instructions of a decision"
 )
 

@@ -35,6 +35,13 @@ impl Clock {
         }
     }
 
+    /// Sets a manual clock back; the system's clock takes no orders.
+    pub fn set_back_ms(&self, by: u64) {
+        if let Some(now) = &self.manual {
+            now.fetch_sub(by, Ordering::SeqCst);
+        }
+    }
+
     /// Milliseconds since 1970.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]

@@ -136,16 +136,33 @@ pub(crate) async fn was_minted(
     org: &str,
     token_id: &str,
 ) -> Result<bool, StoreError> {
-    let minted = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM events WHERE org = ? AND token_id = ? AND type = 'token.minted' \
-         AND source = ?)",
+    was_recorded(conn, org, (token_id, EventType::TokenMinted)).await
+}
+
+/// Whether the token of that id was redeemed, however long ago.
+pub(crate) async fn was_redeemed(
+    conn: &mut SqliteConnection,
+    org: &str,
+    token_id: &str,
+) -> Result<bool, StoreError> {
+    was_recorded(conn, org, (token_id, EventType::TokenRedeemed)).await
+}
+
+async fn was_recorded(
+    conn: &mut SqliteConnection,
+    org: &str,
+    (token_id, kind): (&str, EventType),
+) -> Result<bool, StoreError> {
+    let recorded = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM events WHERE org = ? AND token_id = ? AND type = ? AND source = ?)",
     )
     .bind(org)
     .bind(token_id)
+    .bind(kind.as_str())
     .bind(BACKEND)
     .fetch_one(conn)
     .await?;
-    Ok(minted)
+    Ok(recorded)
 }
 
 /// What to look for; everything given must match.

@@ -270,3 +270,39 @@ async fn a_report_of_somebody_elses_token_links_nothing() {
     let (_, list) = stack.get(&stack.management, "/v1/executions").await;
     assert_eq!(list["data"][0]["source"], "reported");
 }
+
+#[tokio::test]
+async fn a_clock_that_is_set_forth_and_back_makes_no_token_good_again() {
+    let stack = start().await;
+    let (_, minted) = stack.post(&stack.acme, "/v1/tokens/mint", &json!({"tool_name": "read_record"})).await;
+    let verify = json!({"token": minted["token"], "tool_name": "read_record"});
+    let verified = async || stack.post(&stack.tool, "/v1/tokens/verify", &verify).await.1;
+    assert_eq!(verified().await["valid"], true);
+    stack.clock.advance_ms(3_600_000);
+    assert_eq!(verified().await["reason"], "expired");
+    // Long enough for what has expired to be swept away.
+    let path = format!("sqlite://{}", stack.dir.path().join("oakallow.db").display());
+    let kept = async || {
+        use sqlx::Connection as _;
+        let mut db = sqlx::SqliteConnection::connect(&path).await.unwrap();
+        sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM redemptions").fetch_one(&mut db).await.unwrap()
+    };
+    stack.until("the redemption is forgotten", async || kept().await == 0).await;
+    stack.clock.set_back_ms(3_600_000);
+    assert_eq!(verified().await["reason"], "replayed");
+    assert_eq!(stack.events("token.redeemed").await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_approval_follows_the_clock_of_the_backend_and_does_not_come_back_when_that_is_set_back() {
+    let stack = start().await;
+    let asked = stack.ask("transfer_funds", json!({"about": "x"})).await;
+    let id = asked["id"].as_str().unwrap();
+    stack.clock.set_back_ms(600_000);
+    assert_eq!(stack.status(id).await, "pending");
+    stack.clock.advance_ms(30 * 24 * 3_600_000);
+    stack.until("it has expired", async || stack.events("approval.expired").await.len() == 1).await;
+    stack.clock.set_back_ms(30 * 24 * 3_600_000);
+    assert_eq!(stack.decide(id, "approved").await.0, 409);
+    assert_eq!(stack.status(id).await, "expired");
+}

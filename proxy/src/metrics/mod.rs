@@ -121,6 +121,7 @@ struct Now {
     spool_failing: IntGauge,
     chain_refused: IntGauge,
     policy_age: IntGauge,
+    clock_ahead: IntGauge,
     policy_version: IntGauge,
     changed_definitions: IntGauge,
     ready: IntGauge,
@@ -231,6 +232,7 @@ impl Now {
                 "1 when the backend refuses the events of this proxy",
             )?,
             policy_age: g("oakallow_policy_age_seconds", "Since the backend last confirmed the policy")?,
+            clock_ahead: g("oakallow_clock_ahead_seconds", "Of the proxy's clock, against the backend's")?,
             policy_version: g("oakallow_policy_version", "Version of the policy in force")?,
             changed_definitions: g(
                 "oakallow_changed_definitions",
@@ -252,6 +254,7 @@ impl Now {
         self.spool_failing.set(i64::from(app.spool.is_failing()));
         self.chain_refused.set(i64::from(app.spool.chain() == Chain::Contradicted));
         self.policy_age.set(gauge(app.policy.age_s()));
+        self.clock_ahead.set(app.policy.clock_ahead_s());
         self.policy_version.set(gauge(app.policy.version()));
         let changed = app.policy.definitions.changed(&app.policy.snapshot().rules);
         self.changed_definitions.set(gauge(changed as u64));

@@ -1,5 +1,6 @@
 //! How long ago the backend said that the policy is current, and for which calls that is recent enough.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,8 @@ use crate::config::Staleness;
 pub(super) struct Freshness {
     confirmed: Mutex<Confirmed>,
     limits: ArcSwap<Staleness>,
+    /// By how many milliseconds our clock was ahead of the backend's when that last said something.
+    ahead_ms: AtomicI64,
 }
 
 /// That the backend said that it is current.
@@ -45,7 +48,11 @@ impl Freshness {
     /// Never confirmed.
     pub(super) fn new(limits: Staleness) -> Self {
         let never = Confirmed::new(0, clock::now_ms(), Instant::now());
-        Self { confirmed: Mutex::new(never), limits: ArcSwap::from_pointee(limits) }
+        Self {
+            confirmed: Mutex::new(never),
+            limits: ArcSwap::from_pointee(limits),
+            ahead_ms: AtomicI64::new(0),
+        }
     }
 
     fn last(&self) -> MutexGuard<'_, Confirmed> {
@@ -61,6 +68,18 @@ impl Freshness {
     /// fresh again, and a clock that is ahead of ours not fresher than fresh.
     pub(super) fn confirmed(&self, at: u64) {
         self.heard(Confirmed::new(at, clock::now_ms(), Instant::now()));
+    }
+
+    /// The same, said by the backend just now.
+    pub(super) fn confirmed_now(&self, at: u64) {
+        let milliseconds = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
+        let ahead_ms = milliseconds(clock::now_ms()).saturating_sub(milliseconds(at));
+        self.ahead_ms.store(ahead_ms, Ordering::Relaxed);
+        self.confirmed(at);
+    }
+
+    pub(super) fn ahead_s(&self) -> i64 {
+        self.ahead_ms.load(Ordering::Relaxed) / 1_000
     }
 
     fn heard(&self, next: Confirmed) {

@@ -210,7 +210,7 @@ impl Policy {
         let bytes = serde_json::to_vec(&signed).map_err(disk)?;
         std::fs::create_dir_all(&self.directory).map_err(disk)?;
         write_private(&self.directory.join("org.json"), &bytes).map_err(disk)?;
-        self.freshness.confirmed(issued_at);
+        self.freshness.confirmed_now(issued_at);
         Ok(())
     }
 
@@ -279,7 +279,7 @@ impl Policy {
         if current.version > self.known.load(Ordering::Relaxed) || self.snapshot().rules.is_closed() {
             return Ok(false);
         }
-        self.freshness.confirmed(current.at);
+        self.freshness.confirmed_now(current.at);
         Ok(true)
     }
 
@@ -296,6 +296,13 @@ impl Policy {
     pub async fn refresh_all(&self) -> Result<(), PolicyError> {
         self.tenants.forget_all();
         self.refresh().await
+    }
+
+    /// By how many seconds our clock was ahead of the backend's (fewer than none: behind) when that last confirmed
+    /// the policy.
+    #[must_use]
+    pub fn clock_ahead_s(&self) -> i64 {
+        self.freshness.ahead_s()
     }
 
     /// Seconds since the backend last said that this policy is current.

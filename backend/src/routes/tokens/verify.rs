@@ -118,7 +118,9 @@ async fn redeem(app: &Arc<App>, credential: &Credential, claims: Claims) -> Resu
     let now = app.now();
     // Verification accepts the token until exp + skew, to the second; one more second is the rest.
     let keep_until = (claims.exp + SKEW_S + 1) * 1_000;
-    let first = redemptions::redeem(&mut write, org, &claims.jti, now, keep_until).await?;
+    // What is forgotten by then is still in the record: a clock that is set back makes no token good again.
+    let first = redemptions::redeem(&mut write, org, &claims.jti, now, keep_until).await?
+        && !audit::was_redeemed(&mut write, org, &claims.jti).await?;
     let kind = if first { EventType::TokenRedeemed } else { EventType::TokenReplayed };
     let data = EventData {
         tenant: claims.tenant.clone(),

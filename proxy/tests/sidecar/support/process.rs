@@ -1,6 +1,8 @@
 //! A proxy in a process of its own, which can be killed.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -10,6 +12,38 @@ use serde_json::{Value, json};
 use super::PATIENCE;
 use super::policy::AGENT;
 use super::sidecar::{client, metric};
+
+/// The clock of a process, which can be set while that runs. The steady clock is not touched.
+pub(crate) struct Clock {
+    file: PathBuf,
+    env: Vec<(&'static str, OsString)>,
+}
+
+impl Clock {
+    /// Right so far; its file is for libfaketime.
+    pub(crate) fn right(file: &Path) -> Self {
+        // Where the library is differs from one system to another; its command knows.
+        let library = Command::new("faketime").args(["-f", "+0", "printenv", "LD_PRELOAD"]).output();
+        let library = String::from_utf8(library.expect("faketime is here").stdout).unwrap();
+        let env = vec![
+            ("LD_PRELOAD", library.trim().into()),
+            ("FAKETIME_TIMESTAMP_FILE", file.into()),
+            ("FAKETIME_NO_CACHE", "1".into()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+        ];
+        let clock = Self { file: file.to_owned(), env };
+        clock.is_off_by(0);
+        clock
+    }
+
+    /// From now on, so many seconds from the right time.
+    pub(crate) fn is_off_by(&self, seconds: i64) {
+        // At once, and whole.
+        let next = self.file.with_extension("next");
+        std::fs::write(&next, format!("{seconds:+}\n")).expect("a file");
+        std::fs::rename(next, &self.file).expect("a file");
+    }
+}
 
 const PROXY: &str = env!("CARGO_BIN_EXE_oakallow-proxy");
 
@@ -31,17 +65,17 @@ impl Drop for Process {
 
 impl Process {
     /// Starts it.
-    pub(crate) fn start(config: &std::path::Path) -> Self {
+    pub(crate) fn start(config: &Path) -> Self {
         Self::start_logging(config, "info")
     }
 
     /// The same, logging as `RUST_LOG` says.
-    pub(crate) fn start_logging(config: &std::path::Path, filter: &str) -> Self {
+    pub(crate) fn start_logging(config: &Path, filter: &str) -> Self {
         Self::run(Command::new(PROXY), config, filter)
     }
 
     /// The same; what it writes where, and when it waits for the disk, is in `trace` (see `power.rs`).
-    pub(crate) fn start_traced(config: &std::path::Path, trace: &std::path::Path) -> Self {
+    pub(crate) fn start_traced(config: &Path, trace: &Path) -> Self {
         let mut command = Command::new("strace");
         // `-D`: the child is the proxy itself, so that it can be killed.
         let traced = "trace=write,pwrite64,writev,sendto,sendmsg,fsync,fdatasync";
@@ -50,7 +84,14 @@ impl Process {
         Self::run(command, config, "info")
     }
 
-    fn run(mut command: Command, config: &std::path::Path, filter: &str) -> Self {
+    /// The same, by this clock.
+    pub(crate) fn start_by(config: &Path, clock: &Clock) -> Self {
+        let mut command = Command::new(PROXY);
+        command.envs(clock.env.iter().cloned());
+        Self::run(command, config, "info")
+    }
+
+    fn run(mut command: Command, config: &Path, filter: &str) -> Self {
         command.arg("--config").arg(config).env("NO_COLOR", "1");
         let mut child = command.env("RUST_LOG", filter).stderr(Stdio::piped()).spawn().expect("it starts");
         let log = BufReader::new(child.stderr.take().expect("piped"));
