@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use hyper::client::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use oakallow_policy::canonical::{base64url, sha256};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -16,16 +16,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 
+use super::http2;
 use super::link::{Place, Protocol};
 use super::opening::{Opening, Openings, Turn};
-use super::pool::{Lease, Pool, STREAMS_MAX};
+use super::pool::{Lease, Pool};
 use crate::metrics::EndpointMetrics;
 
-/// An HTTP/2 connection with requests on it is asked this often whether it is still there.
-const PING_EVERY: Duration = Duration::from_secs(15);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// All fields of an answer, as for HTTP/1.1 (hyper's limit there is of the same size).
-const HEADER_BYTES_MAX: u32 = 400 * 1024;
 /// Of the digest of what is configured: enough to tell a few endpoints apart.
 const TAG_BYTES: usize = 6;
 
@@ -144,7 +140,7 @@ impl Endpoint {
             Protocol::Http2 => true,
             Protocol::Auto => self.dialing.tls.is_some() && !self.speaks_http1.load(Ordering::Relaxed),
         };
-        if shares { STREAMS_MAX } else { 1 }
+        if shares { self.pool.room() } else { 1 }
     }
 
     /// Opens a connection and closes it: whether that is possible.
@@ -202,20 +198,12 @@ impl Endpoint {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let stream = TokioIo::new(stream);
         if two {
-            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
-                .timer(TokioTimer::new())
-                .keep_alive_interval(PING_EVERY)
-                .keep_alive_timeout(PING_TIMEOUT)
-                .max_header_list_size(HEADER_BYTES_MAX)
-                .handshake(stream)
-                .await
-                .map_err(io::Error::other)?;
-            tokio::spawn(ended(connection));
-            return Ok(self.pool.share(sender, generation));
+            let (sender, room) = http2::begin(stream).await?;
+            let lease = self.pool.share(sender, room, generation);
+            return lease.ok_or_else(|| io::Error::other("it takes no request over HTTP/2"));
         }
-        let (sender, connection) = http1::handshake(stream).await.map_err(io::Error::other)?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         tokio::spawn(ended(connection));
         Ok(self.pool.begin(sender, generation))
     }
@@ -310,7 +298,11 @@ mod tests {
     use tokio::net::TcpListener;
 
     fn endpoint(place: &str) -> Endpoint {
-        let dialing = Dialing { protocol: Protocol::Http1, tls: None, timeout: Duration::from_secs(5) };
+        speaking(Protocol::Http1, place)
+    }
+
+    fn speaking(protocol: Protocol, place: &str) -> Endpoint {
+        let dialing = Dialing { protocol, tls: None, timeout: Duration::from_secs(5) };
         let metrics = EndpointMetrics::new(&Metrics::new().unwrap(), "r", place);
         Endpoint::new(Place::parse(place).unwrap(), Arc::new(dialing), metrics)
     }
@@ -355,6 +347,25 @@ mod tests {
     fn endpoint_unknown() -> Endpoint {
         // RFC 6761 section 6.4: never found.
         endpoint("tools.invalid:1")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waited_for_a_connection_of_others_blames_nobody() {
+        // It takes connections, and says nothing.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = speaking(Protocol::Http2, &listener.local_addr().unwrap().to_string());
+        let later = async || {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            endpoint.lease().await
+        };
+        let (first, second, third) = tokio::join!(endpoint.lease(), later(), later());
+        let failed = |lease: Result<Lease, Unopened>| match lease.map(|_| ()).unwrap_err() {
+            Unopened::Waited => false,
+            Unopened::Failed(e) => e.kind() == io::ErrorKind::TimedOut,
+        };
+        assert!(failed(first));
+        // One of them opened one after the first had failed; for that one the other waited.
+        assert!(failed(second) ^ failed(third));
     }
 
     #[test]

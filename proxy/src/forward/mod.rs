@@ -1,12 +1,13 @@
 //! The way to a tool server. A request goes out only with a [`Permit`], and only once.
 //!
-//! [`link`]: what is configured. [`endpoint`], [`opening`], [`pool`]: where it goes, over which connection. [`keep`]: what is
-//! looked after meanwhile. [`fields`]: what of the agent's head goes on.
+//! [`link`]: what is configured. [`endpoint`], [`opening`], [`http2`], [`pool`]: where it goes, over which
+//! connection. [`keep`]: what is looked after meanwhile. [`fields`]: what of the agent's head goes on.
 
 mod answer;
 mod credential;
 mod endpoint;
 mod fields;
+mod http2;
 mod keep;
 mod link;
 mod opening;
@@ -227,12 +228,12 @@ impl Reach {
                 let sent = self.in_time(sender.try_send_request(request)).await;
                 sent.map(|response| (response, Lease::Whole { sender, pool, generation }))
             }
-            Lease::Stream { mut sender, streams } => {
+            Lease::Stream { mut sender, stream } => {
                 *request.uri_mut() = uri.clone();
                 // It stands in `:authority` (RFC 9113 section 8.3.1).
                 request.headers_mut().remove(HOST);
                 let sent = self.in_time(sender.try_send_request(request)).await;
-                sent.map(|response| (response, Lease::Stream { sender, streams }))
+                sent.map(|response| (response, Lease::Stream { sender, stream }))
             }
         };
         let (response, lease) = sent?;

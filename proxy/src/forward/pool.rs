@@ -11,6 +11,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 
+use super::http2::{Room, STREAMS_MAX, Stream};
+
 /// Idle HTTP/1.1 connections are dropped before common tool servers (5 s) drop them: a request that meets a
 /// closing connection would have an unknown outcome.
 const HTTP1_IDLE: Duration = Duration::from_secs(4);
@@ -18,16 +20,13 @@ const HTTP1_IDLE: Duration = Duration::from_secs(4);
 const HTTP2_IDLE: Duration = Duration::from_secs(60);
 /// More idle connections than this were a peak.
 const IDLE_MAX: usize = 1_024;
-/// Servers are told not to allow fewer (RFC 9113 section 6.5.2). What is beyond gets another connection: it
-/// would wait behind streams that never end.
-pub(super) const STREAMS_MAX: usize = 100;
-
 pub(super) type Body = Full<Bytes>;
 
-#[derive(Default)]
 pub(super) struct Pool {
     idle: Mutex<Vec<Idle>>,
     shared: Mutex<Vec<Shared>>,
+    /// How many requests the last shared connection takes; the next one will take as many.
+    room: AtomicUsize,
     /// Grows when connections of before are not to be used any more.
     generation: AtomicU64,
 }
@@ -39,7 +38,7 @@ struct Idle {
 
 struct Shared {
     sender: http2::SendRequest<Body>,
-    streams: Arc<AtomicUsize>,
+    room: Arc<Room>,
     used: Instant,
 }
 
@@ -48,22 +47,17 @@ pub(super) enum Lease {
     /// All of an HTTP/1.1 connection.
     Whole { sender: http1::SendRequest<Body>, pool: Arc<Pool>, generation: u64 },
     /// A stream of an HTTP/2 connection.
-    Stream { sender: http2::SendRequest<Body>, streams: Streams },
+    Stream { sender: http2::SendRequest<Body>, stream: Stream },
 }
 
-/// Counts a stream for as long as it lives.
-pub(super) struct Streams(Arc<AtomicUsize>);
-
-impl Streams {
-    fn count(streams: &Arc<AtomicUsize>) -> Self {
-        streams.fetch_add(1, Ordering::Relaxed);
-        Self(streams.clone())
-    }
-}
-
-impl Drop for Streams {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+impl Default for Pool {
+    fn default() -> Self {
+        Self {
+            idle: Mutex::default(),
+            shared: Mutex::default(),
+            room: AtomicUsize::new(STREAMS_MAX),
+            generation: AtomicU64::default(),
+        }
     }
 }
 
@@ -100,9 +94,9 @@ impl Pool {
     fn take_shared(&self) -> Option<Lease> {
         let mut shared = lock(&self.shared);
         shared.retain(|s| !s.sender.is_closed());
-        let free = shared.iter_mut().find(|s| s.streams.load(Ordering::Relaxed) < STREAMS_MAX)?;
+        let (free, stream) = shared.iter_mut().find_map(|s| s.room.place().map(|stream| (s, stream)))?;
         free.used = Instant::now();
-        Some(Lease::Stream { sender: free.sender.clone(), streams: Streams::count(&free.streams) })
+        Some(Lease::Stream { sender: free.sender.clone(), stream })
     }
 
     /// A new connection's first request.
@@ -110,15 +104,25 @@ impl Pool {
         Lease::Whole { sender, pool: self.clone(), generation }
     }
 
-    /// Likewise, of a connection that others may join at once.
-    pub(super) fn share(&self, sender: http2::SendRequest<Body>, generation: u64) -> Lease {
-        let streams = Arc::new(AtomicUsize::new(0));
-        let lease = Lease::Stream { sender: sender.clone(), streams: Streams::count(&streams) };
+    /// Likewise, of a connection that others may join at once; `None` when it takes no request after all.
+    pub(super) fn share(
+        &self,
+        sender: http2::SendRequest<Body>,
+        room: Arc<Room>,
+        generation: u64,
+    ) -> Option<Lease> {
+        self.room.store(room.limit().max(1), Ordering::Relaxed);
         let mut shared = lock(&self.shared);
+        let lease = Lease::Stream { sender: sender.clone(), stream: room.place()? };
         if generation == self.generation() {
-            shared.push(Shared { sender, streams, used: Instant::now() });
+            shared.push(Shared { sender, room, used: Instant::now() });
         }
-        lease
+        Some(lease)
+    }
+
+    /// How many requests a shared connection is likely to take.
+    pub(super) fn room(&self) -> usize {
+        self.room.load(Ordering::Relaxed)
     }
 
     /// To be asked before a connection is opened.
@@ -138,7 +142,7 @@ impl Pool {
     pub(super) fn sweep(&self) {
         lock(&self.idle).retain(|i| !i.sender.is_closed() && i.since.elapsed() <= HTTP1_IDLE);
         lock(&self.shared).retain(|s| {
-            let in_use = s.streams.load(Ordering::Relaxed) > 0 || s.used.elapsed() <= HTTP2_IDLE;
+            let in_use = !s.room.is_empty() || s.used.elapsed() <= HTTP2_IDLE;
             !s.sender.is_closed() && in_use
         });
     }

@@ -1,9 +1,16 @@
 //! Many calls at once to a tool server that nothing is connected to yet.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use futures_util::future::join_all;
+use http_body_util::Full;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -45,6 +52,32 @@ async fn together(authority: &Authority, dir: &Path) -> String {
     at
 }
 
+/// Speaks HTTP/2 in the clear, with so many requests on a connection; answers none until there are [`CALLS`]. Where it
+/// is, and how many connections came.
+async fn allowing(streams: u32) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (asked, connections) = (Arc::new(Barrier::new(CALLS)), Arc::new(AtomicUsize::new(0)));
+    let counted = connections.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let asked = asked.clone();
+            let service = service_fn(move |_| {
+                let asked = asked.clone();
+                async move {
+                    asked.wait().await;
+                    Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from_static(b"{}"))))
+                }
+            });
+            let mut builder = http2::Builder::new(TokioExecutor::new());
+            builder.max_concurrent_streams(streams);
+            tokio::spawn(builder.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    (url, connections)
+}
+
 /// A sidecar with this member in its route.
 async fn sidecar(upstream: &str, more: serde_json::Value) -> Sidecar {
     let mut route = json!({
@@ -71,4 +104,14 @@ async fn a_burst_opens_its_connections_together_once_it_is_known_that_they_are_n
     let sidecar = sidecar("https://tools.test", way).await;
     assert_eq!(statuses(&sidecar, CALLS).await, [200; CALLS]);
     assert_eq!(sidecar.metric("oakallow_upstream_connect_failures_total").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_connection_carries_as_many_requests_as_the_tool_server_allows() {
+    let (url, connections) = allowing(3).await;
+    let sidecar = sidecar(&url, json!({"protocol": "http2"})).await;
+    assert_eq!(statuses(&sidecar, CALLS).await, [200; CALLS]);
+    let opened = connections.load(Ordering::SeqCst);
+    // Before the first one it is not known how many, so some waited for it that had to open one of their own.
+    assert!((3..CALLS).contains(&opened), "{opened}");
 }
