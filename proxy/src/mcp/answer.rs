@@ -11,7 +11,7 @@ use crate::refusal::{Refusal, more};
 /// Our errors; the reserved range is -32768 to -32000 (JSON-RPC 2.0 section 5.1).
 const REFUSED: i64 = -31_403;
 const UNAVAILABLE: i64 = -31_503;
-pub(super) const UNREADABLE: i64 = -31_502;
+const UNREADABLE: i64 = -31_502;
 /// The member of `_meta` that says what was decided.
 pub(super) const DECISION_META: &str = "oakallow/decision";
 
@@ -23,6 +23,12 @@ pub(super) fn error(id: &Value, code: i64, message: &str, data: Option<Value>) -
         members.insert("data".to_owned(), data);
     }
     json!({"jsonrpc": "2.0", "id": id, "error": error})
+}
+
+/// Stands for an answer of the tool server that is not handed on.
+#[must_use]
+pub(super) fn unreadable(id: Option<&Value>, why: &str) -> Value {
+    error(id.unwrap_or(&Value::Null), UNREADABLE, why, None)
 }
 
 /// What is said instead of an answer, or of each in a batch, that could not be recorded.

@@ -3,18 +3,19 @@
 
 use std::sync::Arc;
 
-use http::StatusCode;
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, StatusCode};
 use oakallow_policy::Permit;
 use oakallow_policy::audit::{EventData, EventType, ExecutionRecord};
 use oakallow_policy::canonical::hex;
 use serde_json::Value;
 
-use super::answer::error;
+use super::answer::{self, error};
 use super::era::Era;
 use super::list::Viewer;
 use super::param;
 use super::relay::{End, Plan, Relayed, relay};
-use super::{Exchange, execution, received_as};
+use super::{Exchange, execution, received_as, say};
 use crate::app::App;
 use crate::call::mcp::{Class, INVALID_REQUEST, Message};
 use crate::client::{Client, Gone};
@@ -103,6 +104,17 @@ impl Exchange<'_> {
             }
         };
         match self.send(permit, sent, None).await {
+            Ok(response) if plan.reads_all && is_coded(response.headers()) => {
+                let seen = ExecutionRecord {
+                    status: Some(response.status().as_u16()),
+                    ..ExecutionRecord::default()
+                };
+                // Not one byte of it is read.
+                drop(response);
+                outcome.answered(true, seen).await;
+                self.say_unreadable(client, message).await?;
+                Ok(Relayed::nothing())
+            }
             Ok(response) => {
                 let relayed = relay(client, response, plan).await;
                 record(outcome, &relayed).await;
@@ -115,6 +127,14 @@ impl Exchange<'_> {
                 Ok(Relayed::nothing())
             }
         }
+    }
+
+    /// The tool server was told that nothing coded is taken.
+    async fn say_unreadable(&self, client: &mut Client<'_>, message: Option<&Message>) -> Result<(), Gone> {
+        let Some(message) = message else { return self.say_no(client, None, &Refusal::UpstreamBroken).await };
+        let body =
+            answer::unreadable(message.id.as_ref(), "the tool server's answer is coded, and is not read");
+        say(client, StatusCode::OK, &body, None).await
     }
 
     /// Refuses what is no call, once that is recorded.
@@ -140,6 +160,14 @@ impl Exchange<'_> {
             None => client.refuse(refusal, None, &self.received.live.config.backend_url).await,
         }
     }
+}
+
+/// What is coded is not read: it may be a thousand times as large as it looks.
+fn is_coded(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 /// One error an id.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use oakallow_policy::Permission;
@@ -185,10 +185,6 @@ impl Relay<'_, '_, '_> {
             return Ok(());
         }
         let mut headers = passed_on(&parts.headers);
-        if self.plan.reads_all {
-            // What is coded is not read, and what is not read does not go on.
-            headers.remove(CONTENT_ENCODING);
-        }
         // What is rewritten has another length.
         if let Some(length) = parts.headers.get(CONTENT_LENGTH).filter(|_| !self.rewrites()) {
             headers.insert(CONTENT_LENGTH, length.clone());
@@ -327,9 +323,7 @@ impl Relay<'_, '_, '_> {
 
     /// Stands for a message in which other readers may see what was not looked at.
     fn unreadable(&self) -> String {
-        let id = self.plan.id.unwrap_or(&Value::Null);
-        answer::error(id, answer::UNREADABLE, "the tool server's answer cannot be read strictly", None)
-            .to_string()
+        answer::unreadable(self.plan.id, "the tool server's answer cannot be read strictly").to_string()
     }
 
     /// By the answer if it was seen. Else by the status, for an answer that is too large to look into

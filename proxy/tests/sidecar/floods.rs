@@ -1,84 +1,20 @@
 //! Clients that send too much, too slowly or what takes long to read: each is turned away, memory stays bounded,
 //! and a good client is served meanwhile. The proxy is a process of its own, so that its memory can be looked at.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::support::backend::Backend;
-use crate::support::policy::{AGENT, OrgBundle};
-use crate::support::process::Process;
-use crate::support::sidecar::{client, config_text};
-use crate::support::upstream::Upstream;
+use crate::support::flooded::Flooded;
+use crate::support::policy::AGENT;
+use crate::support::sidecar::client;
 use crate::support::{h2, until};
 
-/// What any flood may make the proxy grow by. Each sends several times as much.
-const GROWTH_BYTES_MAX: usize = 48 * 1024 * 1024;
 /// A body of a megabyte that is read into sixty thousand members takes this for a moment, once for each that is read at
 /// the same time.
 const PARSED_BYTES_MAX: usize = 96 * 1024 * 1024;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const CONTINUATION: u8 = 9;
-
-struct Flooded {
-    proxy: Process,
-    upstream: Upstream,
-    _backend: Backend,
-    _dir: tempfile::TempDir,
-    before: usize,
-}
-
-impl Flooded {
-    async fn start(limits: Value) -> Self {
-        let (backend, upstream) = (Backend::start(OrgBundle::new(5).signed()), Upstream::start().await);
-        let dir = tempfile::tempdir().unwrap();
-        let file = dir.path().join("proxy.yaml");
-        let more = json!({"limits": limits});
-        std::fs::write(&file, config_text(dir.path(), &backend.url, &upstream.url, &more)).unwrap();
-        let proxy = Process::start_logging(&file, "warn,oakallow_proxy=info");
-        let flooded = Self { proxy, upstream, _backend: backend, _dir: dir, before: 0 };
-        flooded.serves().await;
-        Self { before: flooded.proxy.resident_bytes(), ..flooded }
-    }
-
-    /// A good client is served.
-    async fn serves(&self) {
-        let answer = self.proxy.call("read").send().await.expect("a good client is served");
-        assert_eq!(answer.status(), 200);
-    }
-
-    async fn is_unmoved(&self, what: &str) {
-        self.is_within(what, GROWTH_BYTES_MAX).await;
-    }
-
-    async fn is_within(&self, what: &str, bytes_max: usize) {
-        self.serves().await;
-        let growth = self.proxy.resident_bytes().saturating_sub(self.before);
-        assert!(growth < bytes_max, "{what}: it grew by {} KiB", growth / 1024);
-    }
-
-    async fn connect(&self) -> TcpStream {
-        TcpStream::connect(&self.proxy.data).await.expect("it listens")
-    }
-
-    /// Sends over and over until the other side has had enough, and for so many bytes at most; whether it had.
-    async fn pour(&self, first: &[u8], more: &[u8], bytes_max: usize) -> bool {
-        let mut stream = self.connect().await;
-        let mut sent = stream.write_all(first).await;
-        let mut poured = 0;
-        while sent.is_ok() && poured < bytes_max {
-            sent = stream.write_all(more).await;
-            poured += more.len();
-        }
-        sent.is_err() || closes(&mut stream).await
-    }
-}
-
-/// Whether the other side closes the connection, soon.
-async fn closes(stream: &mut TcpStream) -> bool {
-    let mut rest = Vec::new();
-    tokio::time::timeout(std::time::Duration::from_secs(5), stream.read_to_end(&mut rest)).await.is_ok()
-}
 
 /// Sends a byte every so often until the connection ends.
 async fn trickle(stream: &mut TcpStream) {
@@ -216,21 +152,6 @@ async fn http_2_frames_that_only_make_work_end_the_connection() {
     };
     let _ = tokio::time::timeout(std::time::Duration::from_secs(5), pour).await;
     flooded.is_unmoved("settings").await;
-}
-
-#[tokio::test]
-async fn a_packed_list_of_tools_is_not_unpacked() {
-    let flooded = Flooded::start(json!({})).await;
-    flooded.upstream.answers_with("content-encoding", "gzip");
-    flooded.upstream.answers("application/json", &"\u{1f}".repeat(4_000_000));
-    let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
-    for _ in 0..4 {
-        let answer = flooded.proxy.rpc(&list).send().await.unwrap();
-        let said: Value = answer.json().await.unwrap();
-        assert!(said["error"]["message"].is_string(), "{said:#}");
-    }
-    let growth = flooded.proxy.resident_bytes().saturating_sub(flooded.before);
-    assert!(growth < GROWTH_BYTES_MAX, "it grew by {} KiB", growth / 1024);
 }
 
 #[tokio::test]

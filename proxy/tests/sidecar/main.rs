@@ -28,6 +28,7 @@ mod lists;
 mod lost;
 mod metrics;
 mod outage;
+mod packed;
 mod panics;
 mod power;
 mod record;

@@ -3,6 +3,7 @@
 pub(crate) mod backend;
 pub(crate) mod broken;
 pub(crate) mod collector;
+pub(crate) mod flooded;
 pub(crate) mod h2;
 pub(crate) mod issuer;
 pub(crate) mod pki;

@@ -127,8 +127,17 @@ impl Process {
 
     /// Its resident memory (`proc_pid_status(5)`).
     pub(crate) fn resident_bytes(&self) -> usize {
+        self.memory_bytes("VmRSS:")
+    }
+
+    /// The most that this has been so far.
+    pub(crate) fn resident_bytes_peak(&self) -> usize {
+        self.memory_bytes("VmHWM:")
+    }
+
+    fn memory_bytes(&self, of: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
+        let line = status.lines().find(|line| line.starts_with(of)).expect("Linux says so");
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 1024
     }
 

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -21,7 +21,8 @@ pub(crate) struct Seen {
 
 struct Memory {
     seen: Mutex<Vec<Seen>>,
-    answer: Mutex<(&'static str, String)>,
+    answer: Mutex<(&'static str, Bytes)>,
+    status: Mutex<StatusCode>,
     more: Mutex<HeaderMap>,
 }
 
@@ -36,8 +37,13 @@ impl Upstream {
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let answer = Mutex::new(("application/json", "{\"ok\":true}".to_owned()));
-        let memory = Arc::new(Memory { seen: Mutex::default(), answer, more: Mutex::default() });
+        let answer = Mutex::new(("application/json", Bytes::from("{\"ok\":true}")));
+        let memory = Arc::new(Memory {
+            seen: Mutex::default(),
+            answer,
+            status: Mutex::default(),
+            more: Mutex::default(),
+        });
         let router = Router::new().fallback(remember).with_state(memory.clone());
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
         Self { url, memory, task }
@@ -45,7 +51,17 @@ impl Upstream {
 
     /// What it answers from now on.
     pub(crate) fn answers(&self, content_type: &'static str, body: &str) {
-        *self.memory.answer.lock().unwrap() = (content_type, body.to_owned());
+        self.answers_bytes(content_type, Bytes::copy_from_slice(body.as_bytes()));
+    }
+
+    /// The same, of any bytes.
+    pub(crate) fn answers_bytes(&self, content_type: &'static str, body: Bytes) {
+        *self.memory.answer.lock().unwrap() = (content_type, body);
+    }
+
+    /// With this status from now on.
+    pub(crate) fn answers_status(&self, status: StatusCode) {
+        *self.memory.status.lock().unwrap() = status;
     }
 
     /// A field that all its answers have from now on.
@@ -82,5 +98,6 @@ async fn remember(State(memory): State<Arc<Memory>>, request: Request<Body>) -> 
     memory.seen.lock().unwrap().push(Seen { line, headers: parts.headers, body });
     let (content_type, body) = memory.answer.lock().unwrap().clone();
     let more = memory.more.lock().unwrap().clone();
-    (more, [("content-type", content_type)], body).into_response()
+    let status = *memory.status.lock().unwrap();
+    (status, more, [("content-type", content_type)], body).into_response()
 }
