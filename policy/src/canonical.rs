@@ -65,13 +65,13 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 /// Lower-case hexadecimal: the written form of digests in events, tables and the API.
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
+    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+    let mut text = Vec::with_capacity(bytes.len() * 2);
     for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-        }
+        text.push(digit(byte >> 4));
+        text.push(digit(byte & 15));
     }
-    text
+    String::from_utf8(text).unwrap_or_default()
 }
 
 /// The bytes of lower-case hexadecimal text; `None` when it is anything else.

@@ -21,8 +21,10 @@ const STARTS: [&str; 18] = [
     "ASIA",
     "AIza",
 ];
-/// How those begin: most words need no second look.
-const INITIALS: [u8; 5] = *b"osgxA";
+/// JWS in its compact form begins with an object in base64url: `{"`.
+const JWT_START: &str = "eyJ";
+/// So many bytes of how a word begins are looked at first.
+const BEGINNING_BYTES: usize = 3;
 /// A word that begins like a secret is one from this length on: `sk-8` is an article number.
 const SECRET_BYTES_MIN: usize = 16;
 
@@ -59,12 +61,61 @@ pub fn is_in(text: &str) -> bool {
 }
 
 fn is_in_plain(text: &str) -> bool {
-    text.contains("-----BEGIN") && text.contains("PRIVATE KEY")
-        || words(text).any(|word| is_key(word) || is_jwt(word))
-        || follows_bearer(text)
-        || is_assigned(text)
-        || has_userinfo(text)
-        || has_card_number(text)
+    let hints = Hints::of(text);
+    hints.key_block && text.contains("PRIVATE KEY")
+        || hints.key && words(text).any(|word| is_key(word) || is_jwt(word))
+        || hints.bearer && follows_bearer(text)
+        || hints.assigned && is_assigned(text)
+        || hints.scheme && has_userinfo(text)
+        || hints.digits && has_card_number(text)
+}
+
+/// What a first look, at each byte once, finds worth a second one. It may find too much, never too little.
+#[derive(Default)]
+struct Hints {
+    key_block: bool,
+    key: bool,
+    bearer: bool,
+    assigned: bool,
+    scheme: bool,
+    digits: bool,
+}
+
+impl Hints {
+    fn of(text: &str) -> Self {
+        let (mut hints, mut digits, mut begins_word) = (Self::default(), 0, true);
+        let mut rest = text.as_bytes();
+        while let Some((byte, after)) = rest.split_first() {
+            match byte {
+                b'0'..=b'9' => digits += 1,
+                b' ' | b'-' => hints.key_block |= *byte == b'-' && rest.starts_with(b"-----BEGIN"),
+                _ => digits = 0,
+            }
+            match byte {
+                b'0'..=b'9' => hints.digits |= digits >= DIGITS.0,
+                b'=' => hints.assigned = true,
+                b':' => hints.scheme |= rest.starts_with(b"://"),
+                b'b' | b'B' => {
+                    hints.bearer |= rest.get(..6).is_some_and(|word| word.eq_ignore_ascii_case(b"bearer"));
+                }
+                b'o' | b's' | b'g' | b'x' | b'A' | b'e' if begins_word => {
+                    hints.key |= STARTS.iter().chain([&JWT_START]).any(|start| begins_alike(rest, start));
+                }
+                _ => {}
+            }
+            // White space that is not ASCII ends a word as well.
+            begins_word = {
+                let c = char::from(*byte);
+                c.is_whitespace() || is_between(c) || !c.is_ascii()
+            };
+            rest = after;
+        }
+        hints
+    }
+}
+
+fn begins_alike(rest: &[u8], start: &str) -> bool {
+    start.as_bytes().get(..BEGINNING_BYTES).is_some_and(|beginning| rest.starts_with(beginning))
 }
 
 /// Without percent-encoding; what is none stays as it is.
@@ -127,17 +178,14 @@ const fn is_between(c: char) -> bool {
 }
 
 fn is_key(word: &str) -> bool {
-    if !word.as_bytes().first().is_some_and(|first| INITIALS.contains(first)) {
-        return false;
-    }
     // Our own keys are known however short a piece of one is.
     word.starts_with("oak_") && STARTS.iter().any(|start| word.starts_with(start))
         || word.len() >= SECRET_BYTES_MIN && STARTS.iter().any(|start| word.starts_with(start))
 }
 
-/// JWS in its compact form (RFC 7515): three parts, the first of them an object in base64url.
+/// JWS in its compact form (RFC 7515): three parts.
 fn is_jwt(word: &str) -> bool {
-    word.starts_with("eyJ") && word.len() > 30 && word.matches('.').count() == 2
+    word.starts_with(JWT_START) && word.len() > 30 && word.matches('.').count() == 2
 }
 
 /// `Bearer` (RFC 6750), and behind it something as long as a token.
@@ -257,9 +305,67 @@ mod tests {
     }
 
     #[test]
-    fn every_start_has_its_initial() {
-        assert!(STARTS.iter().all(|start| INITIALS.contains(&start.as_bytes()[0])));
+    fn every_start_is_seen_at_the_first_look() {
+        for start in STARTS.iter().chain([&JWT_START]) {
+            for before in ["", " ", "\u{a0}", "\u{b}", "(", "%20\""] {
+                assert!(Hints::of(&format!("{before}{start}")).key, "{before}{start}");
+            }
+        }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn the_first_look_hides_nothing_from_the_second(
+            parts in proptest::collection::vec(proptest::sample::select(PIECES.to_vec()), 0..12)
+        ) {
+            let text = parts.concat();
+            let found = text.contains("-----BEGIN") && text.contains("PRIVATE KEY")
+                || words(&text).any(|word| is_key(word) || is_jwt(word))
+                || follows_bearer(&text)
+                || is_assigned(&text)
+                || has_userinfo(&text)
+                || has_card_number(&text);
+            proptest::prop_assert_eq!(is_in_plain(&text), found, "{}", text);
+        }
+    }
+
+    /// What secrets are made of, and what stands between them.
+    const PIECES: [&str; 34] = [
+        "oak_",
+        "live_",
+        "sk-",
+        "sk_live_",
+        "ghp_",
+        "github_pat_",
+        "xoxb-",
+        "AKIA",
+        "AIza",
+        "eyJ",
+        "0123456789abcdef",
+        ".",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc",
+        "Bearer",
+        "BEARER ",
+        " ",
+        "\u{a0}",
+        "\u{2003}",
+        "\t",
+        "é",
+        "=",
+        "token",
+        "pass-word",
+        "password=",
+        "://",
+        "http://",
+        "ada:hunter2",
+        "@",
+        "4111",
+        "1111 ",
+        "1111-",
+        "-----BEGIN",
+        " EC PRIVATE KEY",
+        "/",
+    ];
 
     #[test]
     fn ordinary_texts_are_kept() {

@@ -112,13 +112,16 @@ pub fn check_case<'k>(
 /// Equal when case is folded; `ſ` and `K` count, since readers that fold with Unicode take them for
 /// `s` and `k`.
 fn same_but_case(a: &str, b: &str) -> bool {
+    if a.is_ascii() && b.is_ascii() {
+        return a.eq_ignore_ascii_case(b);
+    }
     let fold = |c: char| match c {
         '\u{017F}' => 's',
         '\u{212A}' => 'k',
         c => c,
     };
     let folded = |s: &str| s.chars().map(fold).flat_map(char::to_lowercase).collect::<String>();
-    a.eq_ignore_ascii_case(b) || folded(a) == folded(b)
+    folded(a) == folded(b)
 }
 
 fn syntax(e: &serde_json::Error) -> JsonError {

@@ -67,7 +67,13 @@ impl Subject {
     /// An event of it.
     #[must_use]
     pub fn event(&self, kind: EventType, more: EventData) -> Event {
-        let about = self.about.clone();
+        self.clone().into_event(kind, more)
+    }
+
+    /// The last event of it.
+    #[must_use]
+    pub fn into_event(self, kind: EventType, more: EventData) -> Event {
+        let about = self.about;
         let data = EventData {
             tenant: about.tenant,
             principal: about.principal,
@@ -79,7 +85,7 @@ impl Subject {
             detail: about.detail,
             ..more
         };
-        plain(kind, Some(self.txn.clone()), data)
+        plain(kind, Some(self.txn), data)
     }
 }
 
@@ -90,7 +96,7 @@ fn text(name: Option<&Name>) -> Option<String> {
 /// An event of a call.
 #[must_use]
 pub fn of_call(call: &IdentifiedCall, kind: EventType, more: EventData) -> Event {
-    Subject::call(call).event(kind, more)
+    Subject::call(call).into_event(kind, more)
 }
 
 /// An event.

@@ -43,11 +43,14 @@ impl Outcome {
         self
     }
 
-    /// A whole answer came: `failed` when it says so.
-    pub async fn answered(self, failed: bool, execution: ExecutionRecord) {
+    /// A whole answer came: `failed` when it says so. The agent has it already, so nobody waits until that is stored;
+    /// the next call's intent stands behind it.
+    pub fn answered(mut self, failed: bool, execution: ExecutionRecord) {
         let (kind, result) =
             if failed { (EventType::CallFailed, "failed") } else { (EventType::CallCompleted, "success") };
-        self.finish(kind, result, None, execution).await;
+        if let Some(event) = self.event(kind, result, None, execution) {
+            self.app.spool.append_later(event);
+        }
     }
 
     /// Sent, and no whole answer came.
@@ -110,7 +113,7 @@ impl Outcome {
             reason: reason.map(str::to_owned),
             ..EventData::default()
         };
-        Some(subject.event(kind, data))
+        Some(subject.into_event(kind, data))
     }
 }
 

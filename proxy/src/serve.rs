@@ -54,10 +54,13 @@ pub struct Received {
     pub txn: String,
 }
 
-/// Answers one request. An error means that the connection cannot be used any more.
-pub async fn request(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> {
-    let trail = app.observer.begin();
-    trail.over(answer(app, session)).await
+/// Answers one request. An error means that the connection cannot be used any more. (As an `async fn` it would be
+/// twice as large, and it is copied for each request.)
+pub fn request<'a>(
+    app: &'a Arc<App>,
+    session: &'a mut Session,
+) -> impl Future<Output = Result<(), Gone>> + use<'a> {
+    app.observer.begin().over(answer(app, session))
 }
 
 async fn answer(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> {
@@ -282,7 +285,7 @@ pub async fn not_answered(outcome: Outcome, refusal: &Refusal) {
 /// Records what came.
 pub async fn record(outcome: Outcome, whole: bool, failed: bool, execution: ExecutionRecord) {
     if whole {
-        outcome.answered(failed, execution).await;
+        outcome.answered(failed, execution);
     } else {
         outcome.unknown(BROKE_OFF, execution).await;
     }

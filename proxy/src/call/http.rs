@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use http::request::Parts;
 use oakallow_policy::call::CallNames;
+use oakallow_policy::canonical::hex;
 use oakallow_policy::id::Name;
 use serde_json::{Map, json};
 
 use crate::call::beside;
 use crate::call::strict::{self, check_members};
-use crate::call::{IdentifiedCall, pointed, without_secrets};
+use crate::call::{IdentifiedCall, digest, pointed, without_secrets};
 use crate::identity::Caller;
 use crate::policy::Snapshot;
 use crate::refusal::Refusal;
@@ -48,12 +49,16 @@ pub fn identify(
     };
     let mut beside = Map::new();
     beside::put(&mut beside, "headers", beside::headers(&parts.headers, route.kind));
-    let args = json!({"method": parts.method.as_str(), "path": parts.uri.path(), "body": parameters});
+    let arguments_sha256 = digest(&parameters)?;
+    let args = json!({
+        "method": parts.method.as_str(), "path": parts.uri.path(), "arguments_sha256": hex(&arguments_sha256),
+    });
     Ok(IdentifiedCall {
         txn: txn.to_owned(),
         caller: caller.clone(),
         names: without_secrets(names)?,
         args: beside::covered(args, &beside),
+        arguments_sha256,
         beside,
         idempotency_key: idempotency_key(parts)?,
         wait: wait(parts, route.hold_budget),

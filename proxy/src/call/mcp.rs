@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use oakallow_policy::call::CallNames;
+use oakallow_policy::canonical::hex;
 use oakallow_policy::id::Name;
 use oakallow_policy::strict_json;
 use serde_json::{Map, Value, json};
@@ -15,7 +16,7 @@ use crate::call::era::Era;
 pub use crate::call::methods::Class;
 use crate::call::methods::classify;
 use crate::call::strict::{self, check_members};
-use crate::call::{IdentifiedCall, pointed, without_secrets};
+use crate::call::{IdentifiedCall, digest, pointed, without_secrets};
 use crate::identity::Caller;
 use crate::policy::Snapshot;
 use crate::refusal::Refusal;
@@ -238,12 +239,14 @@ pub fn identify(
         tool,
     };
     let beside = beside((arrival.headers, route.kind), message);
-    let args = json!({"method": message.method, "params": without_meta(&message.params)});
+    let arguments_sha256 = digest(&parameters)?;
+    let args = json!({"method": message.method, "arguments_sha256": hex(&arguments_sha256)});
     Ok(IdentifiedCall {
         txn: arrival.txn.to_owned(),
         caller: arrival.caller.clone(),
         names: without_secrets(names)?,
         args: beside::covered(args, &beside),
+        arguments_sha256,
         parameters,
         beside,
         idempotency_key: idempotency_key(arrival.headers, message)?,

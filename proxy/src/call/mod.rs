@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oakallow_policy::call::CallNames;
+use oakallow_policy::canonical::{sha256, value_bytes};
 use oakallow_policy::id::Name;
 use serde_json::{Map, Value};
 
@@ -31,8 +32,10 @@ pub struct IdentifiedCall {
     pub caller: Caller,
     /// What rules select by.
     pub names: CallNames,
-    /// What its fingerprint covers.
+    /// What its fingerprint covers beside the names: a digest of the arguments, and all that is not in them.
     pub args: Value,
+    /// SHA-256 of the arguments' canonical form.
+    pub arguments_sha256: [u8; 32],
     /// What the tool gets as arguments: checked by schema, shown to approvers, redacted for the log.
     pub parameters: Value,
     /// What else it gets that it may act on, see [`beside`].
@@ -56,6 +59,12 @@ pub fn pointed(parameters: &Value, pointer: Option<&String>) -> Result<Option<Na
         .and_then(Value::as_str)
         .ok_or_else(|| wrong("a text is required here: rules select by it"))?;
     Name::exact(text).map(Some).map_err(|e| wrong(&e.to_string()))
+}
+
+/// SHA-256 of the arguments' canonical form.
+fn digest(parameters: &Value) -> Result<[u8; 32], Refusal> {
+    let bytes = value_bytes(parameters).map_err(|e| Refusal::InvalidRequest(e.to_string()))?;
+    Ok(sha256(&bytes))
 }
 
 /// Refuses a call one of whose names is or holds a secret. Names stand in rules, events and approvals as

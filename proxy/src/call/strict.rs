@@ -19,6 +19,15 @@ pub fn parse(body: &[u8]) -> Result<Value, JsonError> {
 
 fn check_twins(value: &Value) -> Result<(), JsonError> {
     match value {
+        Value::Object(members) if has_few(members) => {
+            for (at, name) in members.keys().enumerate() {
+                let twin = members.keys().take(at).find(|other| other.eq_ignore_ascii_case(name));
+                if let Some(expected) = twin {
+                    return Err(JsonError::Case { found: name.clone(), expected: expected.clone() });
+                }
+            }
+            members.values().try_for_each(check_twins)
+        }
         Value::Object(members) => {
             let mut seen: HashMap<String, &String> = HashMap::with_capacity(members.len());
             for (name, value) in members {
@@ -36,6 +45,11 @@ fn check_twins(value: &Value) -> Result<(), JsonError> {
         Value::Array(items) => items.iter().try_for_each(check_twins),
         _ => Ok(()),
     }
+}
+
+/// Whether comparing each with each is the quicker way, and case means the same to every reader.
+fn has_few(members: &Map<String, Value>) -> bool {
+    members.len() <= 16 && members.keys().all(|name| name.is_ascii())
 }
 
 /// As the most lenient of readers compares: by upper case, then by lower case (Java), so that `ſ`, `ı` and

@@ -50,7 +50,7 @@ impl Life<'_> {
             return Err(Refusal::BackendUnavailable);
         }
         app.metrics.tokens_minted.with_label_values(&[self.call.route.name.as_str()]).inc();
-        let token = sign(&self.claims(&permit, decision, prints, jti), key);
+        let token = sign(&self.claims(&permit, decision, jti), key);
         Ok(Ready { permit, token, outcome })
     }
 
@@ -70,7 +70,7 @@ impl Life<'_> {
         }
     }
 
-    fn claims(&self, permit: &Permit, decision: &Decision<'_>, prints: Prints, jti: String) -> Claims {
+    fn claims(&self, permit: &Permit, decision: &Decision<'_>, jti: String) -> Claims {
         let (call, request) = (self.call, self.bound.request());
         let now_s = clock::now_ms() / 1_000;
         let text = |name: &Option<oakallow_policy::Name>| name.as_ref().map(|n| n.as_str().to_owned());
@@ -87,7 +87,7 @@ impl Life<'_> {
             htu: request.map(|r| r.uri.to_string()),
             bnd: if request.is_some() { Binding::Request } else { Binding::None },
             bdh: request.map(|r| base64url(&r.body_sha256)),
-            ah: Some(base64url(&prints.arguments)),
+            ah: Some(base64url(&call.arguments_sha256)),
             apr: permit.approval().map(str::to_owned),
             pol: permit.policy_version(),
             lvl: decision.resolved_from().as_str().to_owned(),

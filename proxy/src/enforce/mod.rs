@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use http::{Method, Uri};
 use oakallow_policy::audit::{DecisionRecord, Event, EventData, EventType};
-use oakallow_policy::canonical::{sha256, value_bytes};
+use oakallow_policy::canonical::sha256;
 use oakallow_policy::fingerprint::Fingerprint;
 use oakallow_policy::life::{self, Closing, Stage, Step};
 use oakallow_policy::token::TokenKey;
@@ -140,8 +140,6 @@ struct Prints {
     fingerprint: Fingerprint,
     /// Of the tool's definition; `None` when it is not registered.
     definition: Option<[u8; 32]>,
-    /// SHA-256 of the arguments' canonical form.
-    arguments: [u8; 32],
 }
 
 impl Life<'_> {
@@ -166,7 +164,8 @@ impl Life<'_> {
             let permit = Permit::by_rule(&decision).map_err(|e| unavailable(&e))?;
             return self.forward(permit, &decision, (prints, key)).await;
         }
-        self.approve(&decision, prints, waiter).await
+        // Apart: most calls are not held, and need no room for it.
+        Box::pin(self.approve(&decision, prints, waiter)).await
     }
 
     /// Takes a step in the order that [`oakallow_policy::life`] allows. It stands before each effect, so one
@@ -202,7 +201,6 @@ impl Life<'_> {
         let rules = &view.snapshot().rules;
         let definition =
             rules.definition_hash(&call.names.tool, &call.names.audience).map_err(|e| unavailable(&e))?;
-        let unread = |e: &dyn std::fmt::Display| Refusal::InvalidRequest(e.to_string());
         // An approval is for the tool as it is described now, whatever was pinned.
         let served = view.served(&call.names.as_call());
         let described = match (definition, served) {
@@ -210,9 +208,8 @@ impl Life<'_> {
             (registered, _) => registered,
         };
         let fingerprint = Fingerprint::of(&call.names.as_call(), &call.route.name, described, &call.args)
-            .map_err(|e| unread(&e))?;
-        let arguments = sha256(&value_bytes(&call.parameters).map_err(|e| unread(&e))?);
-        Ok(Prints { fingerprint, definition, arguments })
+            .map_err(|e| Refusal::InvalidRequest(e.to_string()))?;
+        Ok(Prints { fingerprint, definition })
     }
 
     /// Arguments against the tool's schema. After the decision: what a disabled tool expects is not told

@@ -344,7 +344,7 @@ async fn record(outcome: Outcome, relayed: &Relayed) {
     match (relayed.end, relayed.failed) {
         // The answer is what counts, not how its stream ended afterwards.
         (_, Some(failed)) if relayed.end == End::Whole || relayed.seen => {
-            outcome.answered(failed, execution).await;
+            outcome.answered(failed, execution);
         }
         (End::Cancelled, _) => outcome.unknown("the agent cancelled the call", execution).await,
         (End::Broken, _) => outcome.unknown(BROKE_OFF, execution).await,

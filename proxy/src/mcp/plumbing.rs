@@ -197,7 +197,7 @@ pub(super) async fn intend(
 async fn record(outcome: Outcome, relayed: &Relayed) {
     match relayed.end {
         End::Whole | End::Cancelled => {
-            outcome.answered(!relayed.status.is_success(), execution(relayed)).await;
+            outcome.answered(!relayed.status.is_success(), execution(relayed));
         }
         End::Broken => outcome.unknown(BROKE_OFF, execution(relayed)).await,
     }

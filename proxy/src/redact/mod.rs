@@ -75,6 +75,9 @@ impl Redactor {
                 *stored = self.hidden(secret);
             }
         }
+        if bytes_at_most(&value) <= TOTAL_BYTES_MAX {
+            return value;
+        }
         let bytes = serde_json::to_vec(&value).map_or(usize::MAX, |b| b.len());
         if bytes > TOTAL_BYTES_MAX { json!({"omitted": self.hash(arguments), "bytes": bytes}) } else { value }
     }
@@ -103,7 +106,7 @@ impl Redactor {
         match value {
             Value::Object(members) => self.walk_members(members),
             Value::Array(items) => items.iter_mut().for_each(|item| self.walk(item)),
-            Value::String(text) if secret::is_in(text) => *value = self.hidden(value),
+            Value::String(text) if secret::is_in(shown_at_most(text)) => *value = self.hidden(value),
             Value::Number(number) if number.as_u64().is_some_and(secret::is_card) => {
                 *value = self.hidden(value);
             }
@@ -147,6 +150,31 @@ impl Redactor {
             other => mac.update(other.to_string().as_bytes()),
         }
         hex(mac.finalize().into_bytes().get(..16).unwrap_or_default())
+    }
+}
+
+/// What has to be looked through of a text: of a long one little more is kept than its beginning. A word that goes
+/// beyond is looked at as a whole.
+fn shown_at_most(text: &str) -> &str {
+    let Some(behind) = text.get(text.floor_char_boundary(TEXT_BYTES_MAX + 1)..) else { return text };
+    let word = behind.find(char::is_whitespace).unwrap_or(behind.len());
+    text.get(..text.len() - behind.len() + word).unwrap_or(text)
+}
+
+/// How many bytes its JSON may have, without writing it.
+fn bytes_at_most(value: &Value) -> usize {
+    /// A character that is escaped.
+    const ESCAPED: usize = "\\u0000".len();
+    const NUMBER: usize = "-1.7976931348623157e-308".len();
+    let text = |text: &str| text.len() * ESCAPED + 2;
+    match value {
+        Value::Null | Value::Bool(_) => 5,
+        Value::Number(_) => NUMBER,
+        Value::String(s) => text(s),
+        Value::Array(items) => 2 + items.iter().map(|item| 1 + bytes_at_most(item)).sum::<usize>(),
+        Value::Object(members) => {
+            2 + members.iter().map(|(name, value)| 2 + text(name) + bytes_at_most(value)).sum::<usize>()
+        }
     }
 }
 

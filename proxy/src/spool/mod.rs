@@ -74,8 +74,8 @@ struct Append {
     events: Vec<Event>,
     /// Whether an action follows, which a restart has to find here.
     before_action: bool,
-    /// Not an event of the chain: kept as what opened its call, in case nothing closes it.
-    opening: Option<Event>,
+    /// Not an event of the chain: kept as what opened its call, in case nothing closes it. Seldom there.
+    opening: Option<Box<Event>>,
     done: Option<oneshot::Sender<Result<u64, SpoolError>>>,
 }
 
@@ -187,7 +187,7 @@ impl Spool {
     /// end before the call does, the next one closes the call as opened by `opening`.
     pub async fn append_opening(&self, events: Vec<Event>, opening: Event) -> Result<u64, SpoolError> {
         self.admit()?;
-        self.send(Append { events, before_action: true, opening: Some(opening), done: None }).await
+        self.send(Append { events, before_action: true, opening: Some(Box::new(opening)), done: None }).await
     }
 
     /// Stores events of what has happened already: never refused for lack of room.

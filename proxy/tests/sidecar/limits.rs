@@ -122,7 +122,7 @@ async fn a_flood_of_one_principal_does_not_keep_another_from_waiting() {
 #[tokio::test]
 async fn a_body_more_than_may_be_held_is_answered_pending_and_its_approval_counts() {
     let padded = |id: &str, bytes: usize| json!({"id": id, "pad": "x".repeat(bytes)});
-    let sidecar = limited(json!({"hold_bytes_max": 24_000, "hold_bytes_per_principal_max": 15_000})).await;
+    let sidecar = limited(json!({"hold_bytes_max": 16_000, "hold_bytes_per_principal_max": 10_000})).await;
     let first = hold(&sidecar, AGENT, &padded("1", 2_500)).await;
     // As much again is more than one principal may have; another may have it.
     is_answered(&sidecar, AGENT, &padded("2", 2_500), (202, "approval_pending")).await;

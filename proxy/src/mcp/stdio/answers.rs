@@ -95,7 +95,7 @@ impl Exchange {
             Viewer { caller, audience: &self.route.audience, view, definitions }.filter(&mut message)
         });
         self.say(&message, line, changed).await;
-        flight.outcome.answered(failed, execution).await;
+        flight.outcome.answered(failed, execution);
     }
 
     /// In the tool server's own words, unless they were changed.

@@ -355,7 +355,7 @@ impl Exchange {
     async fn send(&self, permit: Permit, line: &[u8], place: Option<Place>, flight: Flight) {
         let Some(place) = place else {
             return match self.server.send(permit, line).await {
-                Ok(()) => flight.outcome.answered(false, ExecutionRecord::default()).await,
+                Ok(()) => flight.outcome.answered(false, ExecutionRecord::default()),
                 Err(refusal) => not_answered(flight.outcome, &refusal).await,
             };
         };
