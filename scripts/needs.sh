@@ -14,6 +14,7 @@ SYSTEM_NEEDS=(
   "check|python3-venv|python3 -c 'import venv, ensurepip'|keeps the Python clients out of the system's packages"
   "check|npm|command -v npm|installs the TypeScript clients of the end-to-end tests"
   "check|chromium|command -v chromium|presses Approve in the end-to-end tests, driven by Playwright"
+  "check|libnss-wrapper|ls /usr/lib/*/libnss_wrapper.so|gives the names of tool servers the addresses of a test"
   "check|curl|command -v curl|runs the commands of the README"
   "check|jq|command -v jq|reads JSON in scripts"
   "bench|nginx-light|command -v nginx|the tool server of bench/proxy, and one of the proxies beside ours"

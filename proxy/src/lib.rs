@@ -52,6 +52,7 @@ pub mod spool;
 pub mod sse;
 pub mod stream;
 pub mod unidentified;
+pub mod watch;
 
 pub use base::StartError;
 pub use run::{Running, start};

@@ -10,10 +10,9 @@ use oakallow_policy::document::DocumentError;
 use crate::app::App;
 use crate::config::Config;
 use crate::forward::LinkError;
-use crate::hangup::Hangup;
+use crate::watch::{Look, Seen, Watch};
 
-/// How often the file is looked at. By its content: mounted files (a ConfigMap) are exchanged behind links, where
-/// neither times nor notifications can be relied upon.
+/// How often the file is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Takes up a configuration in place of the one that runs.
@@ -28,46 +27,23 @@ pub fn apply(app: &App, config: Config) -> Result<(), LinkError> {
 
 /// Follows the file that the running configuration was read from, until the task is dropped.
 pub async fn follow(app: Arc<App>, path: PathBuf) {
-    let mut hangup = Hangup::listen("the configuration");
+    let mut watch = Watch::new("the configuration", LOOK_EVERY);
     if !tokio::fs::metadata(&path).await.is_ok_and(|found| found.is_file()) {
         tracing::info!(file = %path.display(), "the configuration is not in a file that can be read again: it is not followed");
         return;
     }
     // What the running configuration was read from may have changed since; then it is read again.
-    let mut looked_at = Look::default();
+    let mut seen = Seen::settling();
     loop {
-        let asked = tokio::select! {
-            () = hangup.asked() => true,
-            () = tokio::time::sleep(LOOK_EVERY) => false,
-        };
+        let look = watch.next().await;
         let text = tokio::fs::read_to_string(&path).await.map_err(|e| e.to_string());
-        let first = !asked && looked_at.taken.is_none();
-        if looked_at.is_news(&text, asked) {
+        let first = look == Look::Due && seen.is_first();
+        if seen.is_news(&text, look) {
             let result = take(&app, &path.display().to_string(), text);
             if !(first && result == "unchanged") {
                 app.metrics.config_reloads.with_label_values(&[result]).inc();
             }
         }
-    }
-}
-
-/// What was seen of the file.
-#[derive(Default)]
-struct Look {
-    seen: Option<Result<String, String>>,
-    taken: Option<Result<String, String>>,
-}
-
-impl Look {
-    /// Whether this is to be read now. A change has to be seen twice: files are not written in one step.
-    fn is_news(&mut self, text: &Result<String, String>, asked: bool) -> bool {
-        let settled = self.seen.as_ref() == Some(text);
-        self.seen = Some(text.clone());
-        let news = asked || (settled && self.taken.as_ref() != Some(text));
-        if news {
-            self.taken = Some(text.clone());
-        }
-        news
     }
 }
 
@@ -95,24 +71,4 @@ fn take(app: &App, file: &str, text: Result<String, String>) -> &'static str {
     };
     app.metrics.config_refused.set(i64::from(result == "refused"));
     result
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_is_read_when_it_has_settled_and_once() {
-        let mut look = Look::default();
-        let text = |text: &str| Ok(text.to_owned());
-        let seen =
-            [("a", true), ("a", false), ("half", false), ("whole", false), ("whole", true), ("whole", false)];
-        assert!(!look.is_news(&text("a"), false), "seen once");
-        for (content, news) in seen {
-            assert_eq!(look.is_news(&text(content), false), news, "{content}");
-        }
-        assert!(look.is_news(&text("whole"), true), "asked for");
-        assert!(!look.is_news(&Err("gone".to_owned()), false));
-        assert!(look.is_news(&Err("gone".to_owned()), false), "a file that is gone is news as well");
-    }
 }

@@ -13,6 +13,7 @@ use oakallow_policy::canonical::sha256;
 use super::Reach;
 use super::endpoint::Endpoint;
 use super::link::{HealthCheck, Inject, Link, Place, TlsFiles};
+use crate::watch::{Seen, Watch};
 
 /// Idle connections outlive their time by this at most.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -129,21 +130,33 @@ fn digests(files: &[PathBuf]) -> Vec<[u8; 32]> {
     files.iter().map(|file| sha256(&std::fs::read(file).unwrap_or_default())).collect()
 }
 
-/// Reads certificates and secrets again when their files have changed. A bad file changes nothing.
+/// Reads certificates and secrets again when their files have changed, and when SIGHUP asks: nothing else tells that
+/// the system's authorities have changed. A bad file changes nothing.
 async fn files(reach: &Reach) {
-    let tls = changes(tls_files(&reach.link), reach.files.tls.clone(), || reach.renew_tls());
-    let secret = changes(secret_file(&reach.link), reach.files.secret.clone(), || reach.renew_credential());
+    let tls = async {
+        if reach.link.tls.is_some() {
+            let known = reach.files.tls.clone();
+            changes(tls_files(&reach.link), known, || reach.renew_tls()).await;
+        }
+    };
+    let secret = async {
+        let file = secret_file(&reach.link);
+        if !file.is_empty() {
+            changes(file, reach.files.secret.clone(), || reach.renew_credential()).await;
+        }
+    };
     join(tls, secret).await;
 }
 
-async fn changes(files: Vec<PathBuf>, mut known: Vec<[u8; 32]>, renew: impl Fn()) {
-    while !files.is_empty() {
-        tokio::time::sleep(READ_EVERY).await;
+async fn changes(files: Vec<PathBuf>, known: Vec<[u8; 32]>, renew: impl Fn()) {
+    let mut watch = Watch::new("the files of a tool server", READ_EVERY);
+    let mut seen = Seen::of(known);
+    loop {
+        let look = watch.next().await;
         let read = files.clone();
         // Reading may wait for a disk.
         let Ok(now) = tokio::task::spawn_blocking(move || digests(&read)).await else { return };
-        if now != known {
-            known = now;
+        if seen.is_news(&now, look) {
             renew();
         }
     }

@@ -23,9 +23,9 @@ use crate::app::App;
 use crate::base::{StartError, bind as bind_tcp, io as io_error};
 use crate::config::{Address, DataListener};
 use crate::connection::Connection;
-use crate::hangup::Hangup;
 use crate::phases::Phases;
 use crate::stream::Gathered;
+use crate::watch::{Look, Watch};
 use peer::Peer;
 use tls::{Reload, TlsState};
 
@@ -33,7 +33,7 @@ use tls::{Reload, TlsState};
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 /// Connections that wait to be accepted at a Unix socket; what systems commonly allow at most.
 const BACKLOG: u32 = 4096;
-/// How often certificates are looked at, by their content: mounted files are exchanged behind links.
+/// How often certificates are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// A listener that runs.
@@ -184,15 +184,14 @@ async fn open(stream: Plain, connection: &Connection, app: &App) -> Option<Strea
 
 /// Takes up certificates that change, and looks at once when SIGHUP asks for it.
 pub async fn follow(app: Arc<App>, listeners: Vec<Arc<Listener>>) {
-    let mut hangup = Hangup::listen("certificates");
+    let mut watch = Watch::new("certificates", LOOK_EVERY);
     loop {
-        tokio::select! {
-            () = hangup.asked() => {}
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-        }
+        let look = watch.next().await;
         for tls in listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
-            let result = match tls.reload() {
-                Reload::Unchanged => continue,
+            let result = match tls.reload(look) {
+                // Whoever asks may want to see that it was heard.
+                Reload::Unchanged if look == Look::Due => continue,
+                Reload::Unchanged => "unchanged",
                 Reload::Applied => "applied",
                 Reload::Refused => "refused",
             };

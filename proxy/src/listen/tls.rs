@@ -20,6 +20,7 @@ use crate::clock;
 use crate::config::{Clients, Tls};
 use crate::listen::peer::Peer;
 use crate::pem::{PemError, authorities, certificates, read};
+use crate::watch::Look;
 
 /// What is spoken over TLS: HTTP/2 where the client can.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -86,8 +87,8 @@ impl TlsState {
         Ok(Self { files: files.clone(), loaded: ArcSwap::from_pointee(loaded), refused: Mutex::default() })
     }
 
-    /// Reads them again.
-    pub fn reload(&self) -> Reload {
+    /// Reads them again. What is refused is told once, and whenever somebody asks.
+    pub fn reload(&self, look: Look) -> Reload {
         let content = Content::read(&self.files);
         let digest = content.as_ref().map_or([0; 32], Content::digest);
         if digest == self.loaded.load().content {
@@ -101,7 +102,7 @@ impl TlsState {
                 tracing::info!(certificate = %self.files.certificate.display(), "certificates were reloaded");
                 Reload::Applied
             }
-            Err(_) if *self.told() == Some(digest) => Reload::Unchanged,
+            Err(_) if look == Look::Due && *self.told() == Some(digest) => Reload::Unchanged,
             Err(problem) => {
                 *self.told() = Some(digest);
                 tracing::error!(%problem, "certificates are not accepted: those that run stay");

@@ -336,9 +336,12 @@ impl Entrance {
     fn new(made: &Made) -> Result<Self, prometheus::Error> {
         Ok(Self {
             certificate_reloads: made.counters_of(
-                ("oakallow_certificate_reloads_total", "Times that changed certificates were read"),
+                (
+                    "oakallow_certificate_reloads_total",
+                    "Times that certificates of listeners were read again",
+                ),
                 "result",
-                &["applied", "refused"],
+                &["applied", "unchanged", "refused"],
             )?,
             tls_handshake_failures: made
                 .counter("oakallow_tls_handshake_failures_total", "TLS handshakes of agents that failed")?,

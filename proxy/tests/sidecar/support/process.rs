@@ -91,6 +91,13 @@ impl Process {
         Self::run(command, config, "info")
     }
 
+    /// The same, with these variables in its environment.
+    pub(crate) fn start_in(config: &Path, variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(PROXY);
+        command.envs(variables.iter().copied());
+        Self::run(command, config, "info")
+    }
+
     fn run(mut command: Command, config: &Path, filter: &str) -> Self {
         command.arg("--config").arg(config).env("NO_COLOR", "1");
         let mut child = command.env("RUST_LOG", filter).stderr(Stdio::piped()).spawn().expect("it starts");
