@@ -111,7 +111,7 @@ impl Exchange<'_> {
                 };
                 // Not one byte of it is read.
                 drop(response);
-                outcome.answered(true, seen).await;
+                outcome.answered(true, seen);
                 self.say_unreadable(client, message).await?;
                 Ok(Relayed::nothing())
             }
