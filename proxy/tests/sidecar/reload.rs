@@ -8,9 +8,10 @@ use oakallow_proxy::config::Config;
 use serde_json::{Value, json};
 
 use crate::support::backend::Backend;
-use crate::support::policy::OrgBundle;
+use crate::support::policy::{AUDIENCE, OrgBundle};
 use crate::support::process::Process;
 use crate::support::sidecar::config_text;
+use crate::support::tool::Tool;
 use crate::support::until;
 use crate::support::upstream::Upstream;
 
@@ -79,6 +80,47 @@ async fn a_held_call_goes_on_with_the_route_that_it_began_with_and_new_ones_go_b
         .map(|e| e.event.data.parameters.as_ref().unwrap().to_string().contains("\"42\""))
         .collect();
     assert_eq!(stored, [true, false]);
+}
+
+#[tokio::test]
+async fn a_held_call_keeps_the_endpoint_and_the_credential_that_it_began_with() {
+    let followed = Followed::start().await;
+    let (first, second) = (Tool::start("a").await, Tool::start("b").await);
+    let secret = followed.dir.path().join("secret");
+    std::fs::write(&secret, "s3cret").unwrap();
+    let to = |tool: &Tool, header: &str, prefix: &str| {
+        let route = json!({
+            "name": "http", "kind": "http", "path": "/tools/{tool}", "audience": AUDIENCE,
+            "upstream": "http://127.0.0.1:1", "endpoints": [tool.at],
+            "inject": {"header": header, "prefix": prefix, "file": secret},
+        });
+        followed.text(&followed.upstream, &json!({"routes": [route]}))
+    };
+    followed.write(&to(&first, "authorization", "Bearer "), "applied").await;
+    let held = tokio::spawn(followed.proxy.call("ask").send());
+    until("a held call", async || (followed.proxy.metric("oakallow_held_calls").await == 1.0).then_some(()))
+        .await;
+    followed.write(&to(&second, "x-tools-key", "v2 "), "applied").await;
+    assert_eq!(followed.status("read").await, 200);
+    let came = second.came().pop().unwrap();
+    assert_eq!(came.headers["x-tools-key"], "v2 s3cret");
+    assert!(!came.headers.contains_key("authorization"), "{:?}", came.headers);
+    assert_eq!(first.came().len(), 0);
+    followed.backend.decide(ApprovalStatus::Approved);
+    assert_eq!(held.await.unwrap().unwrap().status(), 200);
+    let came = first.came().pop().unwrap();
+    assert_eq!(came.headers["authorization"], "Bearer s3cret");
+    assert!(!came.headers.contains_key("x-tools-key"), "{:?}", came.headers);
+    assert_eq!((first.came().len(), second.came().len()), (1, 1));
+    // Less than before is a change as well: the next call has no credential at all.
+    let bare = json!({"routes": [{
+        "name": "http", "kind": "http", "path": "/tools/{tool}", "audience": AUDIENCE,
+        "upstream": "http://127.0.0.1:1", "endpoints": [second.at],
+    }]});
+    followed.write(&followed.text(&followed.upstream, &bare), "applied").await;
+    assert_eq!(followed.status("read").await, 200);
+    let came = second.came().pop().unwrap();
+    assert!(!came.headers.contains_key("x-tools-key") && !came.headers.contains_key("authorization"));
 }
 
 #[tokio::test]

@@ -7,13 +7,13 @@ use tokio::net::TcpStream;
 
 use super::PATIENCE;
 
-const DATA: u8 = 0;
+pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
-const END_STREAM: u8 = 1;
-const ACK: u8 = 1;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const ACK: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 /// What fits into a frame, and into the window of a stream, before the other side has said more.
 const FRAME_BYTES_MAX: usize = 16_384;

@@ -115,6 +115,8 @@ pub(crate) fn claims(subject: &str) -> Value {
 
 struct Memory {
     keys: Mutex<Option<Value>>,
+    /// At `/.well-known/openid-configuration`.
+    description: Mutex<Option<Value>>,
     asked: Mutex<Vec<String>>,
 }
 
@@ -130,8 +132,11 @@ impl KeyServer {
     pub(crate) async fn start(keys: &[Value]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let memory =
-            Arc::new(Memory { keys: Mutex::new(Some(json!({"keys": keys}))), asked: Mutex::default() });
+        let memory = Arc::new(Memory {
+            keys: Mutex::new(Some(json!({"keys": keys}))),
+            description: Mutex::default(),
+            asked: Mutex::default(),
+        });
         let router = Router::new().fallback(answer).with_state(memory.clone());
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
         Self { url, memory, task }
@@ -140,6 +145,11 @@ impl KeyServer {
     /// What it serves from now on; without keys it fails.
     pub(crate) fn serve(&self, keys: Option<&[Value]>) {
         *self.memory.keys.lock().unwrap() = keys.map(|keys| json!({"keys": keys}));
+    }
+
+    /// What it says of itself from now on (OpenID Connect Discovery).
+    pub(crate) fn describes(&self, description: &Value) {
+        *self.memory.description.lock().unwrap() = Some(description.clone());
     }
 
     /// What it was asked for, each time.
@@ -156,6 +166,10 @@ impl Drop for KeyServer {
 
 async fn answer(State(memory): State<Arc<Memory>>, request: Request) -> Response {
     memory.asked.lock().unwrap().push(request.uri().to_string());
+    if request.uri().path() == "/.well-known/openid-configuration" {
+        let description = memory.description.lock().unwrap().clone();
+        return axum::Json(description).into_response();
+    }
     match memory.keys.lock().unwrap().clone() {
         Some(keys) => axum::Json(keys).into_response(),
         None => StatusCode::SERVICE_UNAVAILABLE.into_response(),
