@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use crate::approval::Holds;
 use crate::backend::Backend;
+use crate::bodies::Bodies;
 use crate::connection::Connections;
 use crate::identity::{Identity, Issuers};
 use crate::live::Live;
@@ -34,6 +35,8 @@ pub struct App {
     pub spool: Spool,
     /// The calls that wait.
     pub holds: Arc<Holds>,
+    /// Memory for bodies.
+    pub bodies: Arc<Bodies>,
     /// Where what is seen of requests goes.
     pub observer: Arc<Observer>,
     /// What is counted.

@@ -196,6 +196,7 @@ async fn build(config: Config) -> Result<Arc<App>, StartError> {
     let live = Live::new(config, identity.redaction_key(), &metrics)?;
     Ok(Arc::new(App {
         holds: Arc::new(Holds::new(live.config.limits.clone(), metrics.holds_refused.clone())),
+        bodies: Arc::default(),
         observer,
         schemas: Schemas::default(),
         metrics,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use oakallow_policy::Permission;
+use oakallow_policy::id::Name;
 use oakallow_policy::wire::PROBLEM_JSON;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -13,6 +14,9 @@ use pingora::proxy::Session;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
+use crate::app::App;
+use crate::bodies::Share;
+use crate::config::Limits;
 use crate::connection::Connection;
 use crate::enforce::Waiter;
 use crate::observe::Trail;
@@ -52,6 +56,8 @@ pub struct Client<'s> {
     cancelled: Option<Arc<Notify>>,
     trail: Trail,
     challenge: Option<HeaderValue>,
+    /// Its body's memory.
+    share: Option<Share>,
 }
 
 impl<'s> Client<'s> {
@@ -69,6 +75,7 @@ impl<'s> Client<'s> {
             cancelled: None,
             trail: Trail::current(),
             challenge: None,
+            share: None,
         }
     }
 
@@ -127,7 +134,8 @@ impl<'s> Client<'s> {
     }
 
     /// Reads the whole body, within limits.
-    pub async fn body(&mut self, bytes_max: usize, time_max: Duration) -> Result<Bytes, Refusal> {
+    pub async fn body(&mut self, (app, limits): (&App, &Limits), principal: &Name) -> Result<Bytes, Refusal> {
+        let (bytes_max, time_max) = (limits.body_bytes_max, Duration::from_secs(limits.body_read_timeout_s));
         if self.session.get_header_bytes("expect").eq_ignore_ascii_case(b"100-continue")
             && let ServerSession::H1(h1) = self.session.as_downstream_mut()
         {
@@ -146,6 +154,12 @@ impl<'s> Client<'s> {
                     return Err(Refusal::BodyTooLarge { bytes_max });
                 }
                 body.extend_from_slice(&chunk);
+                if let Err(refusal) = app.bodies.take(&mut self.share, principal, body.capacity(), limits) {
+                    drop(body);
+                    self.share = None;
+                    self.discard_body(bytes_max).await;
+                    return Err(refusal);
+                }
             }
             Ok(body.freeze())
         };
@@ -292,6 +306,8 @@ impl Waiter for Client<'_> {
     /// An agent that can read a stream gets one at once.
     async fn hold_begins(&mut self) -> Result<(), Gone> {
         self.held = true;
+        // Its bytes count among those of the held calls now.
+        self.share = None;
         if self.company.is_none() || self.streaming {
             return Ok(());
         }

@@ -15,6 +15,7 @@ pub mod app;
 pub mod approval;
 pub mod backend;
 pub mod base;
+pub mod bodies;
 pub mod call;
 pub mod client;
 pub mod clock;

@@ -36,6 +36,7 @@ pub enum Refusal {
     OutOfOrder,
     Draining,
     TooManyConnections,
+    TooManyBodies { own: bool },
     UpstreamUnreachable,
     UpstreamTimeout,
     UpstreamBroken,
@@ -80,7 +81,7 @@ impl Refusal {
             | Self::IssuerUnavailable(_)
             | Self::AuditUnavailable(_) => Some(10),
             Self::Draining => Some(1),
-            Self::TooManyConnections => Some(5),
+            Self::TooManyConnections | Self::TooManyBodies { .. } => Some(5),
             _ => None,
         };
         Answer { status, code, title, detail: self.detail(), retry_after_s }
@@ -120,6 +121,9 @@ impl Refusal {
             Self::OutOfOrder => (500, "out_of_order", "The proxy is at fault"),
             Self::Draining => (503, "draining", "This proxy is stopping"),
             Self::TooManyConnections => (503, "too_many_connections", "Too many connections are open"),
+            Self::TooManyBodies { own } => {
+                (if *own { 429 } else { 503 }, "too_many_bodies", "Too many bytes are on their way")
+            }
             Self::UpstreamUnreachable => (502, "upstream_unreachable", "The tool server cannot be reached"),
             Self::UpstreamTimeout => (504, "upstream_timeout", "The tool server did not answer in time"),
             Self::UpstreamBroken => (502, "upstream_broken", "The tool server's answer broke off"),
@@ -177,6 +181,10 @@ impl Refusal {
             Self::OutOfOrder => "nothing was run: a step would have been taken out of order; please report it".to_owned(),
             Self::Draining => "nothing was run; repeat the call".to_owned(),
             Self::TooManyConnections => "nothing was read; close those that are not needed, then repeat the call".to_owned(),
+            Self::TooManyBodies { own: true } => {
+                "nothing was run; wait until some of your requests are answered, then repeat the call".to_owned()
+            }
+            Self::TooManyBodies { own: false } => "nothing was run; repeat the call later".to_owned(),
             Self::UpstreamUnreachable => "nothing was run".to_owned(),
             Self::UpstreamTimeout | Self::UpstreamBroken => {
                 "the call was sent and may have run; it is not repeated by the proxy".to_owned()

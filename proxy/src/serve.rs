@@ -221,7 +221,7 @@ async fn receive(
         }
         return Err(Refusal::BodyTooLarge { bytes_max: limits.body_bytes_max });
     }
-    let body = client.body(limits.body_bytes_max, Duration::from_secs(limits.body_read_timeout_s)).await?;
+    let body = client.body((app, limits), &caller.principal).await?;
     media::check(route.kind, &parts.headers, &body)?;
     Ok((body, caller, route))
 }

@@ -21,6 +21,8 @@ pub(super) fn check(limits: &Limits) -> Result<(), String> {
         ("idle_timeout_s", limits.idle_timeout_s, SECONDS),
         ("body_read_timeout_s", limits.body_read_timeout_s, SECONDS),
         ("write_timeout_s", limits.write_timeout_s, SECONDS),
+        ("bodies_bytes_max", count(limits.bodies_bytes_max), COUNT),
+        ("bodies_bytes_per_principal_max", count(limits.bodies_bytes_per_principal_max), COUNT),
         ("spool_events_max", limits.spool_events_max, COUNT),
         ("spool_bytes_max", limits.spool_bytes_max, COUNT),
         ("connections_max", count(limits.connections_max), COUNT),

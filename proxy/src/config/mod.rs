@@ -95,6 +95,10 @@ pub struct Limits {
     pub hold_bytes_max: usize,
     /// The same for one principal.
     pub hold_bytes_per_principal_max: usize,
+    /// Bytes of memory for the bodies of requests that are not held.
+    pub bodies_bytes_max: usize,
+    /// The same for one principal.
+    pub bodies_bytes_per_principal_max: usize,
     /// Events waiting to be shipped; beyond it new calls are refused.
     pub spool_events_max: u64,
     /// Bytes of them, likewise.
@@ -119,6 +123,8 @@ impl Default for Limits {
             holds_per_principal_max: 1_000,
             hold_bytes_max: 256 * 1024 * 1024,
             hold_bytes_per_principal_max: 64 * 1024 * 1024,
+            bodies_bytes_max: 256 * 1024 * 1024,
+            bodies_bytes_per_principal_max: 64 * 1024 * 1024,
             spool_events_max: 1_000_000,
             // A million events of the usual size are half of it; arguments may make them 40 times as large.
             spool_bytes_max: 2 * 1024 * 1024 * 1024,

@@ -114,6 +114,7 @@ struct Now {
     in_flight: IntGauge,
     held: IntGauge,
     held_bytes: IntGauge,
+    bodies_bytes: IntGauge,
     spool_depth: IntGauge,
     spool_oldest_age: IntGauge,
     spool_bytes: IntGauge,
@@ -216,6 +217,10 @@ impl Now {
             in_flight: g("oakallow_requests_in_flight", "Requests being worked on, held ones included")?,
             held: g("oakallow_held_calls", "Calls that wait for a person")?,
             held_bytes: g("oakallow_held_bytes", "Bytes of the bodies of the calls that wait")?,
+            bodies_bytes: g(
+                "oakallow_bodies_bytes",
+                "Bytes of the larger bodies of requests that are not held",
+            )?,
             spool_depth: g("oakallow_spool_events", "Events that the backend does not have yet")?,
             spool_oldest_age: g(
                 "oakallow_spool_oldest_age_seconds",
@@ -247,6 +252,7 @@ impl Now {
         self.in_flight.set(gauge(app.in_flight.load(Ordering::Relaxed) as u64));
         self.held.set(gauge(app.holds.count() as u64));
         self.held_bytes.set(gauge(app.holds.bytes() as u64));
+        self.bodies_bytes.set(gauge(app.bodies.bytes() as u64));
         self.spool_depth.set(gauge(app.spool.standing().depth()));
         self.spool_oldest_age.set(gauge(app.spool.oldest_age_s(crate::clock::now_ms())));
         self.spool_bytes.set(gauge(app.spool.bytes()));

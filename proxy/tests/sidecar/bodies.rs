@@ -4,10 +4,12 @@ use bytes::Bytes;
 use futures_util::stream;
 use reqwest::{Body, Client};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
-use crate::support::policy::AGENT;
+use crate::support::policy::{ACME, AGENT};
 use crate::support::sidecar::{BODY_BYTES_MAX, Sidecar, client};
-use crate::support::{PATIENCE, h2};
+use crate::support::{PATIENCE, h2, until};
 
 fn h2c() -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -17,6 +19,56 @@ fn h2c() -> Client {
 fn padded(bytes: usize) -> String {
     let frame = r#"{"pad":""}"#.len();
     format!(r#"{{"pad":"{}"}}"#, "x".repeat(bytes - frame))
+}
+
+/// A request that has sent most of its body, and sends no more.
+async fn unfinished(sidecar: &Sidecar) -> TcpStream {
+    let mut stream = TcpStream::connect(sidecar.proxy.data).await.unwrap();
+    let head = format!(
+        "POST /tools/read HTTP/1.1\r\nHost: a\r\nX-API-Key: {AGENT}\r\nContent-Length: 60000\r\n\r\n"
+    );
+    stream.write_all(&[head.as_bytes(), &padded(60_000).as_bytes()[..40_000]].concat()).await.unwrap();
+    stream
+}
+
+/// With so many bytes as the limit, an agent that sends without end is refused, and so is this call.
+async fn unfinished_bodies_reach(limit: &str, (key, status): (&str, u16)) {
+    let sidecar = Sidecar::with(json!({"limits": {limit: 100_000}})).await;
+    let call = async |key: &str, bytes: usize| {
+        let url = format!("http://{}/tools/read", sidecar.proxy.data);
+        client().post(url).header("x-api-key", key).body(padded(bytes)).send().await.unwrap()
+    };
+    let mut open = Vec::new();
+    for _ in 0..4 {
+        open.push(unfinished(&sidecar).await);
+    }
+    let refused = || sidecar.metric("oakallow_refusals_total{reason=\"too_many_bodies\"}");
+    until("a refused one", async || (refused().await >= 1.0).then_some(())).await;
+    let taken = async || sidecar.metric("oakallow_bodies_bytes").await;
+    until("one that is read", async || (40_000.0..=100_000.0).contains(&taken().await).then_some(())).await;
+    let answer = call(key, 62_000).await;
+    assert_eq!((answer.status().as_u16(), answer.headers().contains_key("retry-after")), (status, true));
+    let problem: Value = answer.json().await.unwrap();
+    assert_eq!(problem["code"], "too_many_bodies");
+    // What is small takes nothing from anybody.
+    for key in [AGENT, ACME] {
+        assert_eq!(call(key, 1_000).await.status(), 200);
+    }
+    drop(open);
+    until("all of it again", async || (taken().await == 0.0).then_some(())).await;
+    assert_eq!(call(key, 62_000).await.status(), 200);
+    // The bytes are free again with the answer.
+    until("nothing taken", async || (taken().await == 0.0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn unfinished_bodies_of_one_agent_take_no_more_than_its_share() {
+    unfinished_bodies_reach("bodies_bytes_per_principal_max", (AGENT, 429)).await;
+}
+
+#[tokio::test]
+async fn unfinished_bodies_take_no_more_than_all_may() {
+    unfinished_bodies_reach("bodies_bytes_max", (ACME, 503)).await;
 }
 
 fn streamed(body: &str) -> Body {
