@@ -191,6 +191,9 @@ fn source(
 /// Keys that came in the clear could be anybody's. On this machine nobody is in between.
 pub(crate) fn is_safe(url: &str) -> Result<(), String> {
     let uri: Uri = url.parse().map_err(|_| format!("`{url}` is not a URL"))?;
+    if !super::url::has_fair_port(&uri) {
+        return Err(format!("`{url}`: a port is 1 to 65535"));
+    }
     let host = uri.host().unwrap_or_default();
     let local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
     match uri.scheme_str() {

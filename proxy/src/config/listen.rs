@@ -306,7 +306,7 @@ fn address(text: &str, mode: Option<&str>) -> Result<Address, String> {
 fn base_url(text: &str) -> Result<String, String> {
     let bad = || format!("`{text}`: a `url` is http(s)://host[:port], and nothing behind it");
     let uri: Uri = text.parse().map_err(|_| bad())?;
-    let plain = uri.path() == "/" && uri.query().is_none();
+    let plain = uri.path() == "/" && uri.query().is_none() && super::url::has_fair_port(&uri);
     let host = uri.authority().filter(|a| !a.as_str().contains('@'));
     match (uri.scheme_str(), host) {
         (Some(scheme @ ("http" | "https")), Some(host)) if plain => Ok(format!("{scheme}://{host}")),

@@ -20,6 +20,7 @@ mod listen;
 mod observe;
 mod routes;
 mod upstream;
+mod url;
 
 pub use issuers::{Algorithm, Issuer, KeySource, TokenTenant};
 pub use listen::{Address, Clients, DataListener, Identities, Listen, Tls};
@@ -290,6 +291,9 @@ impl Config {
         let url: Uri = w.backend.url.parse().map_err(|_| format!("`{}` is not a URL", w.backend.url))?;
         if url.scheme_str().is_none_or(|s| s != "http" && s != "https") || url.host().is_none() {
             return Err(format!("`{}`: the backend's URL starts with http:// or https://", w.backend.url));
+        }
+        if !url::has_fair_port(&url) {
+            return Err("`url`: the port of the backend is 1 to 65535".to_owned());
         }
         if w.routes.is_empty() {
             return Err("`routes` is empty: nothing would be forwarded".to_owned());

@@ -107,6 +107,9 @@ fn endpoint(written: String) -> Result<String, String> {
     if url.scheme_str().is_none_or(|s| s != "http" && s != "https") || url.host().is_none() {
         return Err("`otlp_endpoint`: a collector's URL starts with http:// or https://".to_owned());
     }
+    if !super::url::has_fair_port(&url) {
+        return Err("`otlp_endpoint`: a port is 1 to 65535".to_owned());
+    }
     let whole = url.path() != "/";
     Ok(if whole { written } else { format!("{}{TRACES_PATH}", written.trim_end_matches('/')) })
 }
@@ -171,7 +174,8 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_refused() {
-        for (endpoint, ratio) in [("c:4318", None), ("ftp://c", None), ("http://c", Some(1.5))] {
+        for (endpoint, ratio) in
+            [("c:4318", None), ("ftp://c", None), ("http://c:99999", None), ("http://c", Some(1.5))] {
             assert!(tracing(written(Some(endpoint), ratio), with(&[])).is_err(), "{endpoint}");
         }
         assert!(

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use serde::Deserialize;
 
+use super::url::has_fair_port;
 use crate::forward::{HealthCheck, Inject, Link, Place, Protocol, Source, TlsFiles, forbidden_to_inject};
 
 /// The keys of a route that say how its tool server is reached, besides its URL.
@@ -81,6 +82,9 @@ pub(super) fn url(written: &str) -> Result<Uri, String> {
             "`upstream`: a URL has no user or password in it; the tool server's credential is for `inject`"
                 .to_owned(),
         );
+    }
+    if !has_fair_port(&upstream) {
+        return Err(format!("`{written}`: a port is 1 to 65535"));
     }
     if upstream.query().is_some() {
         return Err(format!("`{written}`: an upstream has no query"));

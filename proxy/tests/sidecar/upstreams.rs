@@ -290,6 +290,8 @@ fn what_makes_no_sense_is_refused_before_anything_starts() {
         ("ftp://a", json!({}), "an upstream is http://"),
         ("http://u:p@a", json!({}), "no user or password"),
         ("http://a/?x=1", json!({}), "no query"),
+        ("http://127.0.0.1:99999", json!({}), "a port is 1 to 65535"),
+        ("https://tools.test:/mcp", json!({}), "a port is 1 to 65535"),
         (http, tls(json!({})), "begins with https://"),
         (https, tls(json!({"server_name": ""})), "`server_name` is empty"),
         (https, tls(json!({"server_name": "a b"})), "no name of a server"),
