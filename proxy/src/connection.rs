@@ -13,7 +13,7 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
 use tokio::time::Instant;
 
-use crate::config::Limits;
+use crate::config::Config;
 use crate::listen::Listener;
 use crate::listen::peer::Peer;
 
@@ -22,9 +22,30 @@ const TURNED_AWAY_MAX: usize = 64;
 /// Time to read the answer: over HTTP/2 other requests would follow on the same connection.
 const SURPLUS_KEPT: Duration = Duration::from_secs(1);
 
+/// One in so many of all places is for the listeners' own, in equal parts. The others are for whoever comes first.
+const OWN_PART: usize = 2;
+
 /// Counts connections.
 #[derive(Clone, Default)]
-pub struct Connections(Arc<AtomicUsize>);
+pub struct Connections(Arc<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    all: AtomicUsize,
+    /// In places that any listener may take.
+    common: AtomicUsize,
+    /// One too many each.
+    surplus: AtomicUsize,
+}
+
+/// What a connection has taken: lest many at one listener leave none for another, each has some of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Own,
+    Common,
+    /// None: it hears that, and ends.
+    Surplus,
+}
 
 #[derive(Clone, Copy)]
 struct Patience {
@@ -41,7 +62,7 @@ pub struct Connection {
     listener: Arc<Listener>,
     /// What its client has shown.
     peer: OnceLock<Arc<Peer>>,
-    surplus: bool,
+    place: Place,
     patience: Patience,
     state: Mutex<State>,
 }
@@ -56,35 +77,60 @@ struct State {
 impl Connections {
     /// A new connection; `None` when it is so far beyond the limit that it gets no answer.
     #[must_use]
-    pub fn enter(&self, limits: &Limits, listener: &Arc<Listener>) -> Option<Arc<Connection>> {
-        let connections_max = limits.connections_max;
+    pub fn enter(&self, config: &Config, listener: &Arc<Listener>) -> Option<Arc<Connection>> {
+        let limits = &config.limits;
         let patience = Patience {
             head: Duration::from_secs(limits.head_read_timeout_s),
             idle: Duration::from_secs(limits.idle_timeout_s),
         };
-        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        let place = self.place(limits.connections_max, config.listen.data.len(), listener)?;
+        self.0.all.fetch_add(1, Ordering::Relaxed);
         // From here on dropping it counts down.
         let connection = Connection {
             all: self.clone(),
             listener: listener.clone(),
             peer: OnceLock::new(),
-            surplus: before >= connections_max,
+            place,
             patience,
             state: Mutex::new(State { requests: 0, due: Instant::now() + patience.head }),
         };
-        (before < connections_max.saturating_add(TURNED_AWAY_MAX)).then(|| Arc::new(connection))
+        Some(Arc::new(connection))
+    }
+
+    fn place(&self, connections_max: usize, listeners: usize, listener: &Listener) -> Option<Place> {
+        let own = connections_max / OWN_PART / listeners.max(1);
+        let common = connections_max.saturating_sub(own * listeners);
+        [
+            (Place::Own, &listener.own, own),
+            (Place::Common, &self.0.common, common),
+            (Place::Surplus, &self.0.surplus, TURNED_AWAY_MAX),
+        ]
+        .into_iter()
+        .find_map(|(place, taken, max)| takes_one(taken, max).then_some(place))
     }
 
     /// How many there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.0.all.load(Ordering::Relaxed)
     }
+}
+
+fn takes_one(taken: &AtomicUsize, max: usize) -> bool {
+    let more = |taken: usize| (taken < max).then_some(taken + 1);
+    taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.all.0.fetch_sub(1, Ordering::Relaxed);
+        let Counts { all, common, surplus } = &*self.all.0;
+        all.fetch_sub(1, Ordering::Relaxed);
+        let taken = match self.place {
+            Place::Own => &self.listener.own,
+            Place::Common => common,
+            Place::Surplus => surplus,
+        };
+        taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -126,7 +172,7 @@ impl Connection {
     /// Whether it is one too many: it hears that, and ends.
     #[must_use]
     pub fn is_surplus(&self) -> bool {
-        self.surplus
+        self.place == Place::Surplus
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -143,7 +189,7 @@ impl Connection {
     pub fn request_ends(&self) {
         let mut state = self.state();
         state.requests = state.requests.saturating_sub(1);
-        let patience = if self.surplus { SURPLUS_KEPT } else { self.patience.idle + self.patience.head };
+        let patience = if self.is_surplus() { SURPLUS_KEPT } else { self.patience.idle + self.patience.head };
         state.due = Instant::now() + patience;
     }
 
@@ -153,7 +199,7 @@ impl Connection {
             let next = {
                 let state = self.state();
                 // A request under way has limits of its own; on a connection too many none is worked on.
-                if state.requests > 0 && !self.surplus {
+                if state.requests > 0 && !self.is_surplus() {
                     Instant::now() + self.patience.head
                 } else {
                     state.due
@@ -163,7 +209,7 @@ impl Connection {
                 return;
             }
             // An answer brings the end of a connection too many nearer.
-            let look = if self.surplus { next.min(Instant::now() + SURPLUS_KEPT) } else { next };
+            let look = if self.is_surplus() { next.min(Instant::now() + SURPLUS_KEPT) } else { next };
             tokio::time::sleep_until(look).await;
         }
     }

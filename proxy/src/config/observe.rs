@@ -175,7 +175,8 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         for (endpoint, ratio) in
-            [("c:4318", None), ("ftp://c", None), ("http://c:99999", None), ("http://c", Some(1.5))] {
+            [("c:4318", None), ("ftp://c", None), ("http://c:99999", None), ("http://c", Some(1.5))]
+        {
             assert!(tracing(written(Some(endpoint), ratio), with(&[])).is_err(), "{endpoint}");
         }
         assert!(

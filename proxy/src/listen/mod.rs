@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use pingora::apps::ServerApp as _;
@@ -44,6 +45,8 @@ pub struct Listener {
     pub at: Address,
     /// How it speaks TLS.
     pub tls: Option<TlsState>,
+    /// Its connections that are in places of its own.
+    pub(crate) own: AtomicUsize,
 }
 
 /// Where connections come in.
@@ -90,7 +93,7 @@ pub async fn bind(config: DataListener) -> Result<(Arc<Listener>, Socket), Start
             (unix.clone(), Door::Unix { listener, _file: SocketFile(path.clone()) })
         }
     };
-    Ok((Arc::new(Listener { config, at, tls }), Socket(door)))
+    Ok((Arc::new(Listener { config, at, tls, own: AtomicUsize::new(0) }), Socket(door)))
 }
 
 /// The mode is set before anybody can connect: a socket that does not listen yet refuses.
@@ -140,7 +143,7 @@ pub async fn accept(
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Some(connection) = app.connections.enter(&app.live().config.limits, &listener) else {
+        let Some(connection) = app.connections.enter(&app.live().config, &listener) else {
             app.metrics.connections_refused.inc();
             continue;
         };

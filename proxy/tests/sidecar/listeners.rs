@@ -283,3 +283,40 @@ async fn a_socket_is_its_owners_and_one_that_was_left_behind_is_replaced() {
     assert_eq!(call.send().await.unwrap().status(), 200);
     drop(sidecar);
 }
+
+#[tokio::test]
+async fn many_connections_at_one_listener_leave_places_at_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent.sock");
+    let unix = format!("unix:{}", socket.display());
+    let mut config = listen(&json!([{"address": "127.0.0.1:0"}, {"address": unix}]));
+    config["limits"] = json!({"connections_max": 8});
+    let sidecar = Sidecar::with(config).await;
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        silent.push(tokio::net::TcpStream::connect(sidecar.proxy.data).await.unwrap());
+    }
+    until("more than may be", async || {
+        (sidecar.metric("oakallow_connections_refused_total").await >= 64.0).then_some(())
+    })
+    .await;
+    assert_eq!(sidecar.call("read").send().await.map_or(503, |answer| answer.status().as_u16()), 503);
+    let client = Client::builder().unix_socket(socket.as_path()).build().unwrap();
+    let call =
+        client.post("http://localhost/tools/read").header("x-api-key", AGENT).json(&json!({"id": "42"}));
+    assert_eq!(call.send().await.unwrap().status(), 200);
+    drop(client);
+    // What one does not need, another may use: 8, less the 2 of the socket's own.
+    drop(silent);
+    until("no connection", async || (sidecar.metric("oakallow_connections").await == 0.0).then_some(()))
+        .await;
+    let refused = async || sidecar.metric("oakallow_connections_refused_total").await;
+    let before = refused().await;
+    let mut open = Vec::new();
+    for n in 1..=6 {
+        open.push(tokio::net::TcpStream::connect(sidecar.proxy.data).await.unwrap());
+        let all = async || (sidecar.metric("oakallow_connections").await == f64::from(n)).then_some(());
+        until("one more", all).await;
+    }
+    assert_eq!(refused().await, before);
+}
