@@ -17,7 +17,6 @@ use tokio::sync::Notify;
 use crate::app::App;
 use crate::bodies::Share;
 use crate::config::Limits;
-use crate::connection::Connection;
 use crate::enforce::Waiter;
 use crate::observe::Trail;
 use crate::progress;
@@ -115,12 +114,6 @@ impl<'s> Client<'s> {
             ServerSession::H1(h1) => Some(h1.get_headers_raw_bytes()),
             _ => None,
         }
-    }
-
-    /// The connection that it came over.
-    #[must_use]
-    pub fn connection(&self) -> Option<Arc<Connection>> {
-        Connection::of(self.session)
     }
 
     /// Sets what a 401 says about where credentials come from.

@@ -69,9 +69,10 @@ async fn answer(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> {
     let raw_is_plain = head.raw_path().starts_with(b"/");
     let mut parts = head.as_owned_parts();
     let trail = Trail::current();
+    let connection = Connection::of(session);
     trail.note(|noted| {
         noted.txn.clone_from(&txn);
-        noted.listener = "data";
+        noted.listener = connection.as_ref().map(|c| c.listener().name.clone()).unwrap_or_default();
         noted.http_version = version(parts.version);
     });
     trail.follow_headers(&parts.headers);
@@ -81,7 +82,7 @@ async fn answer(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> {
     session.as_downstream_mut().set_write_timeout(Some(patience));
     let mut client = Client::new(session, &txn);
     // Each one is accompanied; one that is not came by no listener, and nobody could say who calls.
-    let connection = client.connection().ok_or(Gone)?;
+    let connection = connection.ok_or(Gone)?;
     let received = match well_formed((&live, &connection), &parts, raw_is_plain, &mut client) {
         Ok(()) => match describe((&live, &connection), &parts, &mut client) {
             Some(document) => return client.answer(200, json_fields(), None, document).await,

@@ -43,6 +43,8 @@ pub struct Listener {
     pub config: DataListener,
     /// Where it is: with the port that it got.
     pub at: Address,
+    /// The same, as records of requests say it.
+    pub name: Arc<str>,
     /// How it speaks TLS.
     pub tls: Option<TlsState>,
     /// Its connections that are in places of its own.
@@ -93,7 +95,8 @@ pub async fn bind(config: DataListener) -> Result<(Arc<Listener>, Socket), Start
             (unix.clone(), Door::Unix { listener, _file: SocketFile(path.clone()) })
         }
     };
-    Ok((Arc::new(Listener { config, at, tls, own: AtomicUsize::new(0) }), Socket(door)))
+    let (name, own) = (at.to_string().into(), AtomicUsize::new(0));
+    Ok((Arc::new(Listener { config, at, name, tls, own }), Socket(door)))
 }
 
 /// The mode is set before anybody can connect: a socket that does not listen yet refuses.
@@ -200,5 +203,7 @@ pub async fn follow(app: Arc<App>, listeners: Vec<Arc<Listener>>) {
             };
             app.metrics.entrance.certificate_reloads.with_label_values(&[result]).inc();
         }
+        let refused = listeners.iter().filter_map(|l| l.tls.as_ref()).filter(|tls| tls.is_refused()).count();
+        app.metrics.entrance.certificates_refused.set(i64::try_from(refused).unwrap_or(i64::MAX));
     }
 }

@@ -111,6 +111,11 @@ impl TlsState {
         }
     }
 
+    /// Whether the files are not accepted as they are now.
+    pub fn is_refused(&self) -> bool {
+        self.told().is_some()
+    }
+
     fn told(&self) -> std::sync::MutexGuard<'_, Option<[u8; 32]>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }

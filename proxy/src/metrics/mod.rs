@@ -332,6 +332,8 @@ fn gauge(n: u64) -> i64 {
 pub struct Entrance {
     /// Times that changed certificates were read, by what came of it.
     pub certificate_reloads: IntCounterVec,
+    /// Listeners whose changed certificates are not accepted.
+    pub certificates_refused: IntGauge,
     /// TLS handshakes of agents that failed.
     pub tls_handshake_failures: IntCounter,
     /// Times that the keys of an issuer were read on schedule, by what came of it.
@@ -348,6 +350,10 @@ impl Entrance {
                 ),
                 "result",
                 &["applied", "unchanged", "refused"],
+            )?,
+            certificates_refused: made.gauge(
+                "oakallow_certificates_refused",
+                "Listeners whose changed certificates are not accepted: those that run stay",
             )?,
             tls_handshake_failures: made
                 .counter("oakallow_tls_handshake_failures_total", "TLS handshakes of agents that failed")?,

@@ -113,7 +113,7 @@ impl<'a> Line<'a> {
         Self {
             time: rfc3339(ended.begun_at_ns / 1_000_000),
             txn: &noted.txn,
-            listener: noted.listener,
+            listener: &noted.listener,
             about,
             bytes_in: noted.bytes_in,
             bytes_out: noted.bytes_out,
@@ -280,7 +280,7 @@ mod tests {
     use super::*;
 
     fn write(log: &AccessLog) {
-        let noted = Noted { txn: "txn_1".to_owned(), listener: "data", ..Noted::default() };
+        let noted = Noted { txn: "txn_1".to_owned(), listener: "127.0.0.1:8080".into(), ..Noted::default() };
         log.write(&Line::of(&Ended { begun: Instant::now(), begun_at_ns: 0, noted: &noted }));
     }
 

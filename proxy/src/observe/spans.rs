@@ -10,7 +10,7 @@ use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 
 use super::context::Context;
-use super::trail::{Ended, Noted, Passed, Phase};
+use super::trail::{Ended, Noted, Passed, Phase, STDIO};
 use crate::clock;
 
 /// The spans of a request, the request's own first; `None` when it is not sampled, or nobody knows who sent it: whoever
@@ -115,10 +115,19 @@ fn is_error(noted: &Noted) -> bool {
     noted.outcome.is_some_and(|outcome| outcome != "success") || noted.error.is_some_and(unavailable)
 }
 
+/// By the names of OpenTelemetry's conventions.
+fn transport(listener: &str) -> &'static str {
+    match listener {
+        STDIO => "pipe",
+        address if address.starts_with("unix:") => "unix",
+        _ => "tcp",
+    }
+}
+
 fn attributes(noted: &Noted) -> Vec<KeyValue> {
     let mut all = vec![
         KeyValue::new("oakallow.txn", noted.txn.clone()),
-        KeyValue::new("network.transport", if noted.listener == "stdio" { "pipe" } else { "tcp" }),
+        KeyValue::new("network.transport", transport(&noted.listener)),
     ];
     let mut put = |key: &'static str, value: Option<String>| {
         all.extend(value.map(|value| KeyValue::new(key, value)));

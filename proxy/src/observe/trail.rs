@@ -55,13 +55,16 @@ struct Watched {
     noted: Mutex<Noted>,
 }
 
+/// In the place of a listener: standard input and output.
+pub const STDIO: &str = "stdio";
+
 /// What is known so far: names and numbers, never an argument, a field's value or a secret.
 #[derive(Default)]
 pub struct Noted {
     /// Its life in the audit log.
     pub txn: String,
-    /// How it came: `data`, or `stdio`.
-    pub listener: &'static str,
+    /// How it came: the listener's address, or [`STDIO`].
+    pub listener: Arc<str>,
     /// `1.0`, `1.1` or `2`; none over stdio.
     pub http_version: Option<&'static str>,
     /// Who sent it.

@@ -37,6 +37,34 @@ fn says(line: &Value, expected: &Value) {
 }
 
 #[tokio::test]
+async fn a_line_names_the_listener_that_the_request_came_by() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, socket) = (dir.path().join("access.log"), dir.path().join("agent.sock"));
+    let unix = format!("unix:{}", socket.display());
+    let data = json!([{"address": "127.0.0.1:0"}, {"address": "127.0.0.1:0"}, {"address": unix}]);
+    let sidecar = Sidecar::with(json!({
+        "access_log": {"to": file},
+        "listen": {"data": data, "ops": "127.0.0.1:0", "admin": "127.0.0.1:0"},
+    }))
+    .await;
+    let local = reqwest::Client::builder().unix_socket(socket.as_path()).build().unwrap();
+    for (number, listener) in sidecar.proxy.listeners.iter().enumerate() {
+        let (client, host) = match listener.tcp() {
+            Some(address) => (client(), address.to_string()),
+            None => (local.clone(), "localhost".to_owned()),
+        };
+        let call = client.post(format!("http://{host}/tools/read")).header("x-api-key", AGENT);
+        assert_eq!(call.json(&json!({"id": "42"})).send().await.unwrap().status(), 200);
+        let said = line(&file, number + 1).await["listener"].clone();
+        assert_eq!(said, if host == "localhost" { unix.clone() } else { host });
+    }
+    // One that is turned away came by a listener as well.
+    let second = sidecar.proxy.listeners[1].at.to_string();
+    assert_eq!(client().post(format!("http://{second}/nowhere")).send().await.unwrap().status(), 404);
+    assert_eq!(line(&file, 4).await["listener"], second);
+}
+
+#[tokio::test]
 async fn every_request_leaves_one_line_that_says_what_became_of_it() {
     let dir = tempfile::tempdir().unwrap();
     let (sidecar, file) = logging(dir.path()).await;
@@ -46,7 +74,7 @@ async fn every_request_leaves_one_line_that_says_what_became_of_it() {
     says(
         &line(&file, 1).await,
         &json!({
-            "listener": "data", "http_version": "1.1", "principal": "ada", "tenant": null, "route": "http", "tool": "read",
+            "listener": sidecar.proxy.data.to_string(), "http_version": "1.1", "principal": "ada", "tenant": null, "route": "http", "tool": "read",
             "decision": "allowed", "permit": "rule", "status": 200, "outcome": "success", "error": null,
             "bytes_in": 11, "bytes_out": 11, "trace_id": TRACE, "held_ms": null, "approval_id": null,
         }),

@@ -47,10 +47,15 @@ async fn the_certificates_of_a_listener_are_read_at_once_and_a_held_call_stays()
     counts(REFUSED, 1.0).await;
     proxy.signal("HUP");
     counts(REFUSED, 2.0).await;
+    assert_eq!(proxy.metric("oakallow_certificates_refused").await, 1.0);
     let next = pki::Authority::new();
     let _ = next.server().write(dir.path());
     proxy.signal("HUP");
     counts(APPLIED, 1.0).await;
+    until("nothing refused", async || {
+        (proxy.metric("oakallow_certificates_refused").await == 0.0).then_some(())
+    })
+    .await;
     assert_eq!(call(&next, "read").await.unwrap().status(), 200);
     assert!(call(&authority, "read").await.is_err(), "the old authority");
     backend.decide(ApprovalStatus::Approved);

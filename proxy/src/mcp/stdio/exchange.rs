@@ -32,6 +32,7 @@ use crate::mcp::stdio::server::Server;
 use crate::mcp::stdio::waiting::Waiting;
 use crate::mcp::stdio::wire;
 use crate::observe::Trail;
+use crate::observe::trail::STDIO;
 use crate::phases::InFlight;
 use crate::refusal::Refusal;
 use crate::route::Route;
@@ -84,7 +85,7 @@ impl Exchange {
     fn watched<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
         let trail = self.app.observer.begin();
         trail.note(|noted| {
-            noted.listener = "stdio";
+            noted.listener = STDIO.into();
             noted.of_route(&self.route);
         });
         trail.over(work)
