@@ -11,6 +11,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::GetProxyDigest;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::proxy::Session;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -65,6 +66,8 @@ pub struct Connection {
     place: Place,
     patience: Patience,
     state: Mutex<State>,
+    /// Told when it is to end at once.
+    cut: Notify,
 }
 
 struct State {
@@ -93,6 +96,7 @@ impl Connections {
             place,
             patience,
             state: Mutex::new(State { requests: 0, due: Instant::now() + patience.head }),
+            cut: Notify::new(),
         };
         Some(Arc::new(connection))
     }
@@ -180,9 +184,16 @@ impl Connection {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The head of a request is whole.
-    pub fn request_begins(&self) {
-        self.state().requests += 1;
+    /// The head of a request is whole. How many are under way with it.
+    pub fn request_begins(&self) -> usize {
+        let mut state = self.state();
+        state.requests += 1;
+        state.requests
+    }
+
+    /// Ends it at once. What is under way goes on to its outcome.
+    pub fn cut(&self) {
+        self.cut.notify_one();
     }
 
     /// A request has been answered.
@@ -210,7 +221,10 @@ impl Connection {
             }
             // An answer brings the end of a connection too many nearer.
             let look = if self.is_surplus() { next.min(Instant::now() + SURPLUS_KEPT) } else { next };
-            tokio::time::sleep_until(look).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(look) => {}
+                () = self.cut.notified() => return,
+            }
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::app::App;
 use crate::connection::Connection;
 use crate::serve;
 
+/// So many times the streams that a connection may have may be under way on it: a client takes some back now and then.
+const TAKEN_BACK: usize = 2;
+
 /// The proxy as Pingora sees it.
 pub struct Phases(pub Arc<App>);
 
@@ -27,9 +30,11 @@ impl InFlight {
         Self(app.clone(), None)
     }
 
-    fn over(&mut self, connection: Option<Arc<Connection>>) {
-        connection.iter().for_each(|c| c.request_begins());
+    /// How many requests are under way over the same connection.
+    fn over(&mut self, connection: Option<Arc<Connection>>) -> usize {
+        let requests = connection.as_ref().map_or(1, |c| c.request_begins());
         self.1 = connection;
+        requests
     }
 }
 
@@ -49,7 +54,13 @@ impl ProxyHttp for Phases {
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut InFlight) -> Result<()> {
-        ctx.over(Connection::of(session));
+        let under_way = ctx.over(Connection::of(session));
+        // Over HTTP/2 a request that is taken back makes room for the next at once, and is worked on all the same.
+        if under_way > self.0.live().config.limits.streams_per_connection_max.saturating_mul(TAKEN_BACK) {
+            self.0.metrics.connections_cut.inc();
+            ctx.1.iter().for_each(|connection| connection.cut());
+            return Err(Error::new_down(ErrorType::ConnectionClosed));
+        }
         // What the client wants is known: HTTP/1.0 closes unless it says otherwise.
         let kept = session.get_keepalive().is_some() && !self.0.is_draining();
         // Pingora's own default is for ever after the first request; 0 would be as well.

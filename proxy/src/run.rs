@@ -6,23 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pingora::apps::{HttpServerOptions, ServerApp as _};
-use pingora::proxy::{HttpProxy, http_proxy};
-use pingora::server::configuration::ServerConf;
+use pingora::apps::ServerApp as _;
 use tokio::sync::watch;
 
-use crate::app::App;
 use crate::base::{Base, StartError};
 use crate::config::{Config, Listen};
+use crate::listen::http::Server;
 use crate::listen::{Listener, accept, bind, follow};
 use crate::ops::{admin as admin_router, ops as ops_router};
-use crate::phases::Phases;
 use crate::reload;
 
 /// Calls in flight get this long to finish when the proxy stops.
 const DRAIN_MAX: Duration = Duration::from_secs(25);
-/// How long an idle HTTP/2 connection is kept.
-const H2_IDLE: Duration = Duration::from_secs(75);
 
 /// A proxy that runs.
 pub struct Running {
@@ -35,7 +30,7 @@ pub struct Running {
     /// Holds and explanations.
     pub admin: SocketAddr,
     base: Base,
-    proxy: Arc<HttpProxy<Phases>>,
+    server: Arc<Server>,
     stop: watch::Sender<bool>,
 }
 
@@ -58,24 +53,15 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let ops = base.serve("ops", ops, ops_router(app.clone())).await?;
     let admin = base.serve("admin", admin, admin_router(app.clone())).await?;
     let (stop, stopped) = watch::channel(false);
-    let proxy = pingora_proxy(app.clone());
+    let server = Server::new(&app);
     for listener in open {
-        base.spawn(accept(listener, proxy.clone(), app.clone(), stopped.clone()));
+        base.spawn(accept(listener, server.clone(), app.clone(), stopped.clone()));
     }
     if listeners.iter().any(|listener| listener.tls.is_some()) {
         base.spawn(follow(app, listeners.clone()));
     }
     let data = listeners.iter().find_map(|l| l.tcp()).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
-    Ok(Running { data, listeners, ops, admin, base, proxy, stop })
-}
-
-fn pingora_proxy(app: Arc<App>) -> Arc<HttpProxy<Phases>> {
-    let mut proxy = http_proxy(&Arc::new(ServerConf::default()), Phases(app));
-    let mut options = HttpServerOptions::default();
-    options.h2c = true;
-    options.h2_idle_timeout = Some(H2_IDLE);
-    proxy.server_options = Some(options);
-    Arc::new(proxy)
+    Ok(Running { data, listeners, ops, admin, base, server, stop })
 }
 
 impl Running {
@@ -104,7 +90,7 @@ impl Running {
             tracing::warn!("some calls did not finish in time; their outcomes will be `unknown`");
         }
         self.stop.send_replace(true);
-        self.proxy.cleanup().await;
+        self.server.cleanup().await;
         self.base.finish().await;
     }
 }

@@ -10,6 +10,8 @@ use crate::route::Route;
 const SECONDS: RangeInclusive<u64> = 1..=24 * 3600;
 /// More than any machine has; far from what a counter or a semaphore can hold.
 const COUNT: RangeInclusive<u64> = 0..=1 << 40;
+/// What a connection that is shared by many agents may need, and memory for as many is there.
+const STREAMS: RangeInclusive<u64> = 1..=100_000;
 const RELEASES: RangeInclusive<u64> = 1..=1_000_000;
 
 pub(super) fn check(limits: &Limits) -> Result<(), String> {
@@ -26,6 +28,7 @@ pub(super) fn check(limits: &Limits) -> Result<(), String> {
         ("spool_events_max", limits.spool_events_max, COUNT),
         ("spool_bytes_max", limits.spool_bytes_max, COUNT),
         ("connections_max", count(limits.connections_max), COUNT),
+        ("streams_per_connection_max", count(limits.streams_per_connection_max), STREAMS),
         ("releases_max", count(limits.releases_max), RELEASES),
     ];
     all.into_iter().try_for_each(|(key, value, range)| within(key, value, &range))
@@ -79,6 +82,8 @@ mod tests {
             ("idle_timeout_s", u64::MAX),
             ("write_timeout_s", 0),
             ("body_read_timeout_s", 86_401),
+            ("streams_per_connection_max", 0),
+            ("streams_per_connection_max", 100_001),
             ("releases_max", 0),
             ("releases_max", u64::MAX),
             ("connections_max", u64::MAX),

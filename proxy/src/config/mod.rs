@@ -106,6 +106,8 @@ pub struct Limits {
     pub spool_bytes_max: u64,
     /// Connections at one time.
     pub connections_max: usize,
+    /// Requests of HTTP/2 under way at one time over one connection, held calls among them.
+    pub streams_per_connection_max: usize,
     /// Released calls sent to the tool servers at one time.
     pub releases_max: usize,
 }
@@ -130,6 +132,8 @@ impl Default for Limits {
             // A million events of the usual size are half of it; arguments may make them 40 times as large.
             spool_bytes_max: 2 * 1024 * 1024 * 1024,
             connections_max: 20_000,
+            // The least that RFC 9113 (section 6.5.2) recommends.
+            streams_per_connection_max: 100,
             releases_max: 512,
         }
     }

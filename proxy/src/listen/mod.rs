@@ -1,6 +1,7 @@
 //! Listeners for agents: over TCP or a Unix socket, in the clear or over TLS, each with its own idea of whom it
 //! takes for whom ([`crate::identity`]).
 
+pub mod http;
 pub mod peer;
 pub mod tls;
 
@@ -16,7 +17,6 @@ use pingora::apps::ServerApp as _;
 use pingora::protocols::Ssl as _;
 use pingora::protocols::Stream;
 use pingora::protocols::l4::stream::Stream as Plain;
-use pingora::proxy::HttpProxy;
 use tokio::net::{TcpListener, UnixListener, UnixSocket};
 use tokio::sync::watch;
 
@@ -24,9 +24,9 @@ use crate::app::App;
 use crate::base::{StartError, bind as bind_tcp, io as io_error};
 use crate::config::{Address, DataListener};
 use crate::connection::Connection;
-use crate::phases::Phases;
 use crate::stream::Gathered;
 use crate::watch::{Look, Watch};
+use http::Server;
 use peer::Peer;
 use tls::{Reload, TlsState};
 
@@ -131,7 +131,7 @@ impl Socket {
 /// Pingora's server does.
 pub async fn accept(
     (listener, socket): (Arc<Listener>, Socket),
-    proxy: Arc<HttpProxy<Phases>>,
+    server: Arc<Server>,
     app: Arc<App>,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -153,12 +153,12 @@ pub async fn accept(
         if connection.is_surplus() {
             app.metrics.connections_refused.inc();
         }
-        let (proxy, app, watched) = (proxy.clone(), app.clone(), watched.clone());
+        let (server, app, watched) = (server.clone(), app.clone(), watched.clone());
         connection.accompany(&mut stream);
         tokio::spawn(async move {
             let Some(stream) = open(stream, &connection, &app).await else { return };
             tokio::select! {
-                _ = proxy.process_new(stream, &watched) => {}
+                _ = server.process_new(stream, &watched) => {}
                 () = connection.overdue() => {}
             }
         });

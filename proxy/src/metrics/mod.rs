@@ -68,6 +68,8 @@ pub struct Metrics {
     pub config_refused: IntGauge,
     /// Connections beyond the limit.
     pub connections_refused: IntCounter,
+    /// Connections that ended for their client's haste.
+    pub connections_cut: IntCounter,
     /// Listeners, and who calls by them.
     pub entrance: Entrance,
     /// The access log and traces.
@@ -188,6 +190,8 @@ impl Metrics {
             )?,
             config_refused: made
                 .gauge("oakallow_config_refused", "1 when the configuration on disk is not accepted")?,
+            connections_cut: made
+                .counter("oakallow_connections_cut_total", "Connections with too many requests under way")?,
             connections_refused: made
                 .counter("oakallow_connections_refused_total", "Connections beyond the limit")?,
             entrance: Entrance::new(&made)?,

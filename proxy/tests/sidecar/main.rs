@@ -21,6 +21,7 @@ mod drain;
 mod eras;
 mod faults;
 mod floods;
+mod frames;
 mod framing;
 mod hangup;
 mod legs;
