@@ -40,6 +40,14 @@ def is_pending(result):
     return result is None or decision.get("reason") == "approval_pending"
 
 
+async def calls(client):
+    timer = {"read_timeout_seconds": float(os.environ["TIMEOUT_S"])} if "TIMEOUT_S" in os.environ else {}
+    for call in json.loads(os.environ["CALLS"]):
+        result = await outcome(call["step"], client.call_tool(call["name"], call["arguments"], **timer))
+        while "then" in call and is_pending(result):
+            result = await outcome(call["then"], client.call_tool(call["name"], call["arguments"], **timer))
+
+
 async def main():
     notified = asyncio.get_running_loop().create_future()
 
@@ -61,17 +69,14 @@ async def main():
                 if not cursor:
                     break
             say("tools", names=sorted(names))
-            timer = {"read_timeout_seconds": float(os.environ["TIMEOUT_S"])} if "TIMEOUT_S" in os.environ else {}
-            for call in json.loads(os.environ["CALLS"]):
-                result = await outcome(call["step"], client.call_tool(call["name"], call["arguments"], **timer))
-                while "then" in call and is_pending(result):
-                    result = await outcome(call["then"], client.call_tool(call["name"], call["arguments"], **timer))
+            await calls(client)
             if os.environ.get("NOTIFIED"):
                 say("notified", data=await asyncio.wait_for(notified, 30))
 
 
-try:
-    asyncio.run(main())
-except BaseException:
-    say("failed", error=traceback.format_exc())
-    sys.exit(1)
+if __name__ == "__main__":
+    try:
+        asyncio.run(main())
+    except BaseException:
+        say("failed", error=traceback.format_exc())
+        sys.exit(1)

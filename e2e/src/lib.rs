@@ -3,7 +3,7 @@
 //!
 //! In: processes ([`process`], [`stack`], [`apart`], [`proxy`], [`stdio`]), an agent ([`agent`]), many of them
 //! ([`load`]), the people and scripts on the
-//! other side ([`control`]), a tool server that remembers what reached it ([`upstream`]), clients in other
+//! other side ([`control`]), a tool server that remembers what reached it ([`upstream`]), an authorization server ([`oauth`]), clients in other
 //! languages ([`clients`]), the MCP project's conformance suite ([`conformance`]), and the audit log as an auditor reads it ([`record`]). Out: anything that
 //! depends on how the product works inside; only `oakallow-policy` is shared, for names and chain checks.
 //!
@@ -23,6 +23,7 @@ pub mod clients;
 pub mod conformance;
 pub mod control;
 pub mod load;
+pub mod oauth;
 pub mod process;
 pub mod proxy;
 pub mod random;

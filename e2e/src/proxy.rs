@@ -70,6 +70,7 @@ impl Proxy {
     }
 
     /// The same, with more members of the configuration; `listener` is the one for agents, without its address.
+    /// `{proxy}` in them is the proxy's URL.
     pub async fn configured(
         name: &str,
         dir: &Path,
@@ -98,9 +99,10 @@ impl Proxy {
             listener["address"] = json!(data);
             config["listen"]["data"] = json!([listener]);
         }
-        fs::write(dir.join("proxy.yaml"), format!("{config:#}")).expect("a file");
-        let process = start(name, dir);
         let [url, ops] = [data, ops].map(|addr| format!("http://{addr}"));
+        let text = format!("{config:#}").replace("{proxy}", &url);
+        fs::write(dir.join("proxy.yaml"), text).expect("a file");
+        let process = start(name, dir);
         let mut proxy = Self { url, ops, name: name.to_owned(), dir: dir.to_owned(), process };
         proxy.ready().await;
         proxy
