@@ -27,6 +27,7 @@ struct Stored {
     audit_events: IntGauge,
     feed_seq: IntGauge,
     proxies: IntGauge,
+    database_up: IntGauge,
 }
 
 impl Stored {
@@ -43,6 +44,10 @@ impl Stored {
             audit_events: gauge("oakallow_backend_audit_events", "Audit events in the database.")?,
             feed_seq: gauge("oakallow_backend_feed_seq", "Number of the newest line of the change feed.")?,
             proxies: gauge("oakallow_backend_proxies", "Proxies that are enrolled and not removed.")?,
+            database_up: gauge(
+                "oakallow_backend_database_up",
+                "1 when the database could be read for this page; else the gauges from it are of before.",
+            )?,
         })
     }
 }
@@ -80,9 +85,12 @@ impl Metrics {
         Ok(Self { registry, requests, durations, decisions, stored, streams })
     }
 
-    /// What the database says now.
-    pub(crate) fn look(&self, standing: &Standing) {
-        let Standing { approvals_pending, audit_events, feed_seq, proxies } = *standing;
+    /// What the database says now; `None` when it says nothing.
+    pub(crate) fn look(&self, standing: Option<&Standing>) {
+        self.stored.database_up.set(i64::from(standing.is_some()));
+        let Some(Standing { approvals_pending, audit_events, feed_seq, proxies }) = standing.copied() else {
+            return;
+        };
         self.stored.approvals_pending.set(approvals_pending);
         self.stored.audit_events.set(audit_events);
         self.stored.feed_seq.set(feed_seq);

@@ -1,6 +1,7 @@
 //! Health, readiness and metrics: for machines, without a credential and without tenant data.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::IntoResponse;
@@ -9,6 +10,9 @@ use http::header::CONTENT_TYPE;
 use crate::error::ApiError;
 use crate::state::App;
 use crate::store;
+
+/// Prometheus waits for 10 seconds, and is to hear the rest.
+const LOOK_MAX: Duration = Duration::from_secs(3);
 
 /// `GET /healthz`: the process answers.
 pub(crate) async fn healthz() -> &'static str {
@@ -27,10 +31,17 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
     Ok("ready\n")
 }
 
-/// `GET /metrics`: the Prometheus text format.
+/// `GET /metrics`: the Prometheus text format. Without its database the backend still says what it counts itself.
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError> {
-    let mut db = app.db.read().await?;
-    app.metrics.look(&store::standing::standing(&mut db, app.now()).await?);
+    let standing = async {
+        let mut db = app.db.read().await?;
+        store::standing::standing(&mut db, app.now()).await
+    };
+    let standing = tokio::time::timeout(LOOK_MAX, standing).await;
+    if let Ok(Err(e)) = &standing {
+        tracing::warn!(cause = %e, "the database cannot be read for the metrics");
+    }
+    app.metrics.look(standing.ok().and_then(Result::ok).as_ref());
     let text = app.metrics.text().map_err(|e| ApiError::internal(&e))?;
     Ok(([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text))
 }

@@ -6,7 +6,7 @@ use super::{StoreError, signed};
 use oakallow_policy::timestamp::UnixMs;
 
 /// Numbers for the metrics.
-#[derive(FromRow)]
+#[derive(Clone, Copy, FromRow)]
 pub(crate) struct Standing {
     pub(crate) approvals_pending: i64,
     pub(crate) audit_events: i64,
