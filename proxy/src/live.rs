@@ -55,17 +55,70 @@ impl Live {
             let known = self.upstreams.get(&route.name).filter(|_| known).cloned();
             Ok((route.name.clone(), known.map_or_else(|| Upstream::new(route, metrics), Ok)?))
         };
-        let same = self.config.limits.releases_max == config.limits.releases_max;
-        let releases = || Arc::new(Semaphore::new(config.limits.releases_max));
+        let upstreams = by_http(&config).map(upstream).collect::<Result<_, LinkError>>()?;
+        let places = (self.config.limits.releases_max, config.limits.releases_max);
+        resize(&self.releases, places);
         Ok(Self {
             redactor: Redactor::new(redaction_key, &config.redact),
-            upstreams: by_http(&config).map(upstream).collect::<Result<_, LinkError>>()?,
-            releases: if same { self.releases.clone() } else { releases() },
+            upstreams,
+            releases: self.releases.clone(),
             config,
         })
     }
 }
 
+/// Calls that are with the tool servers keep their places. With fewer places in all, nobody gets one that becomes free
+/// before there are no more than that.
+fn resize(releases: &Arc<Semaphore>, (before, after): (usize, usize)) {
+    releases.add_permits(after.saturating_sub(before));
+    let surplus = before.saturating_sub(after);
+    let taken = surplus - releases.forget_permits(surplus);
+    if let (1.., Ok(taken)) = (taken, u32::try_from(taken)) {
+        let releases = releases.clone();
+        // In line before whoever comes from now on.
+        tokio::spawn(async move {
+            if let Ok(places) = releases.acquire_many_owned(taken).await {
+                places.forget();
+            }
+        });
+    }
+}
+
 fn by_http(config: &Config) -> impl Iterator<Item = &Arc<Route>> {
     config.routes.iter().filter(|r| r.kind != RouteKind::Stdio)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn places_that_are_taken_count_whatever_the_number_becomes() {
+        let releases = Arc::new(Semaphore::new(3));
+        let place = || releases.clone().try_acquire_owned().ok();
+        let (first, second) = (place(), place());
+        resize(&releases, (3, 1));
+        assert!(place().is_none(), "two are taken of one");
+        // The one in line stands behind the places that are to go.
+        tokio::task::yield_now().await;
+        let next = tokio::spawn(releases.clone().acquire_owned());
+        tokio::task::yield_now().await;
+        drop(first);
+        tokio::task::yield_now().await;
+        assert!(!next.is_finished() && place().is_none(), "one is taken of one");
+        drop(second);
+        let third = next.await.unwrap().unwrap();
+        assert!(place().is_none());
+        resize(&releases, (1, 2));
+        let fourth = place();
+        assert!(fourth.is_some() && place().is_none(), "two are taken of two");
+        // Fewer, and more again before the places that are to go are free.
+        resize(&releases, (2, 1));
+        resize(&releases, (1, 3));
+        tokio::task::yield_now().await;
+        let fifth = place();
+        assert!(fifth.is_some() && place().is_none(), "three are taken of three");
+        drop((third, fourth, fifth));
+        assert_eq!(releases.available_permits(), 3);
+    }
 }
