@@ -12,6 +12,9 @@ use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
 
+/// Who decides in the demo org.
+const APPROVER: &str = "approver@demo.example";
+
 fn token(key: &Ed25519KeyPair, subject: &str) -> String {
     // Good for as long as this test may take, and longer.
     let claims = json!({"iss": "https://login.example", "aud": "tools", "sub": subject, "exp": 4_000_000_000_u64, "org_unit": "globex"});
@@ -50,7 +53,7 @@ async fn a_call_with_a_token_over_tls_is_approved_consumed_and_run_once() {
     let client = Client::builder().no_proxy().tls_certs_only([root]).build().unwrap();
     let url = proxy.url.replace("http://127.0.0.1", "https://localhost") + "/tools/restart_service";
     let call =
-        client.post(url).bearer_auth(token(&signer, "grace")).json(&json!({"service": "server-prod-01"}));
+        client.post(&url).bearer_auth(token(&signer, "grace")).json(&json!({"service": "server-prod-01"}));
     let call = tokio::spawn(call.send());
     let id = control.await_pending("restart_service").await;
     assert_eq!(control.approval(&id).await["tenant_id"], "globex");
@@ -64,6 +67,22 @@ async fn a_call_with_a_token_over_tls_is_approved_consumed_and_run_once() {
     let life = control.await_event(&txn, "call.completed").await;
     let requested = life.iter().find(|event| event["type"] == "call.requested").unwrap();
     assert_eq!(requested["data"]["principal"], "oidc:corp:grace");
+
+    // Nobody is known to answer for her, so nobody is asked about what is risky.
+    let risky = proxy.url.replace("http://127.0.0.1", "https://localhost") + "/tools/transfer_funds";
+    let arguments = json!({"from": "a", "to": "b", "amount": 1});
+    let answer =
+        client.post(risky).bearer_auth(token(&signer, "grace")).json(&arguments).send().await.unwrap();
+    assert_eq!(answer.status(), 403);
+    assert_eq!(answer.json::<Value>().await.unwrap()["code"], "owner_unknown");
+
+    // The approver, as a caller.
+    let call = client.post(&url).bearer_auth(token(&signer, APPROVER)).header("prefer", "respond-async");
+    let answer = call.json(&json!({"service": "server-prod-01"})).send().await.unwrap();
+    assert_eq!(answer.status(), 202);
+    let id = control.await_pending("restart_service").await;
+    let decided = control.decide(&id, "approved", "my own").await;
+    assert_eq!((decided.status, decided.body["code"].as_str()), (403, Some("self_approval")));
 }
 
 #[tokio::test]

@@ -24,6 +24,12 @@ pub fn of_certificate(name: &str) -> Result<Name, NameError> {
     Name::exact(&format!("{CERTIFICATE}{name}"))
 }
 
+/// Whom a token says it speaks for, of a principal that [`of_token`] made; often a person's e-mail.
+#[must_use]
+pub fn subject_of_token(principal: &str) -> Option<&str> {
+    principal.strip_prefix(TOKEN)?.split_once(':').map(|(_, subject)| subject)
+}
+
 /// Whether a principal is none of ours: no key speaks for it, or can be revoked.
 #[must_use]
 pub fn is_external(principal: &str) -> bool {
@@ -40,6 +46,8 @@ mod tests {
     fn external_principals_stand_apart() {
         assert_eq!(of_token("corp", "ada").unwrap().as_str(), "oidc:corp:ada");
         assert_eq!(of_certificate("spiffe://corp/ada").unwrap().as_str(), "cert:spiffe://corp/ada");
+        assert_eq!(subject_of_token("oidc:corp:a:b@c.example"), Some("a:b@c.example"));
+        assert_eq!(subject_of_token("cert:a:b"), None);
         for ours in ["oidc:corp:ada", "OIDC:x", "cert:a"] {
             assert!(is_external(ours), "{ours}");
         }

@@ -19,6 +19,7 @@ pub enum Refusal {
     UnsupportedEncoding,
     UnsupportedMediaType(&'static str),
     SecretInName(&'static str),
+    OwnerUnknown,
     Disabled(DecisionRecord),
     Denied(ApprovalState),
     Expired(ApprovalState),
@@ -102,6 +103,7 @@ impl Refusal {
                 (415, "unsupported_media_type", "The body must be announced as JSON")
             }
             Self::SecretInName(_) => (422, "secret_in_name", "A name of this call looks like a secret"),
+            Self::OwnerUnknown => (403, "owner_unknown", "Nobody is known to answer for this caller"),
             Self::Disabled(_) => (403, "disabled", "The policy does not allow this call"),
             Self::Denied(_) => (403, "approval_denied", "A person denied this call"),
             Self::Expired(_) => (403, "approval_expired", "Nobody decided in time"),
@@ -149,6 +151,9 @@ impl Refusal {
             Self::BodyTooLarge { bytes_max } => format!("a body has at most {bytes_max} bytes"),
             Self::BodyTooSlow => "send the body without long pauses".to_owned(),
             Self::UnsupportedEncoding => "send the body without Content-Encoding".to_owned(),
+            Self::OwnerUnknown => {
+                "nobody was asked: a call of this risk is approved by somebody else than who answers for its caller, and the credential does not say who that is; see `owner_claim`, `owner` and `client_owner` of the proxy".to_owned()
+            }
             Self::Disabled(d) => {
                 format!("disabled by `{}`; ask an administrator of the org if you need it", d.resolved_from)
             }

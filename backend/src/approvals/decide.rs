@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use oakallow_policy::audit::EventType;
 use oakallow_policy::id::Name;
+use oakallow_policy::principal::{is_external, subject_of_token};
 use oakallow_policy::timestamp;
 use oakallow_policy::tool::RiskLevel;
 use oakallow_policy::wire::ApprovalStatus;
@@ -46,6 +47,10 @@ pub(crate) enum DecideError {
     Role,
     #[error("you answer for the agent that asks: somebody else must decide")]
     SelfApproval,
+    #[error(
+        "nobody is known to answer for who asks, and a call of this risk is decided by somebody else: set `owner_claim`, `owner` or `client_owner` in the proxy"
+    )]
+    OwnerUnknown,
     #[error("a key does not decide calls of high and critical tools: sign in to the dashboard")]
     KeyNotEnough,
     #[error("say why: a denial needs a note")]
@@ -67,6 +72,7 @@ impl From<DecideError> for ApiError {
             DecideError::NotFound(id) => Self::not_found("approval", &id),
             DecideError::Role => Self::forbidden("role_not_enough", detail),
             DecideError::SelfApproval => Self::forbidden("self_approval", detail),
+            DecideError::OwnerUnknown => Self::forbidden("owner_unknown", detail),
             DecideError::KeyNotEnough => Self::forbidden("key_not_enough", detail),
             DecideError::NoteMissing | DecideError::NoteTooLong => Self::invalid_value("/note", detail),
             DecideError::SameApprover => Self::forbidden("same_approver", detail),
@@ -99,13 +105,24 @@ pub(crate) fn eligible(
     if !decider.may_decide {
         return Err(DecideError::Role);
     }
-    if approval.owner.as_ref().is_some_and(|owner| same_person(owner, &decider.email)) {
+    let owner = approval.owner.as_deref();
+    let themselves = [owner, subject_of_token(&approval.principal)];
+    if themselves.into_iter().flatten().any(|person| same_person(person, &decider.email)) {
         return Err(DecideError::SelfApproval);
+    }
+    if nobody_answers(&approval.principal, owner, approval.risk_level) {
+        return Err(DecideError::OwnerUnknown);
     }
     if decider.by_key && approval.risk_level >= RiskLevel::High && !keys_decide_high_risk {
         return Err(DecideError::KeyNotEnough);
     }
     Ok(())
+}
+
+/// Whether a call is too risky to be approved by who may be its caller: agents have owners, but whoever is known
+/// by a token or a certificate has one only where the proxy says so.
+pub(crate) fn nobody_answers(principal: &str, owner: Option<&str>, risk_level: RiskLevel) -> bool {
+    is_external(principal) && owner.is_none() && risk_level >= RiskLevel::High
 }
 
 fn same_person(one: &str, other: &str) -> bool {

@@ -73,7 +73,7 @@ pub(crate) async fn create(
     let agent = Agent {
         name: new.name.unwrap_or_else(|| new.id.clone()).to_string(),
         id: new.id,
-        owner: owner_email(&new.owner)?,
+        owner: owner_email("/owner", &new.owner)?,
         created_at: app.now(),
     };
     let grant = Grant {

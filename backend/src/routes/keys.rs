@@ -186,7 +186,7 @@ fn grant(app: &App, who: &Credential, new: NewKey) -> Result<Grant, ApiError> {
             return Err(ApiError::invalid_value("/owner", "The agent's owner answers for the key."));
         }
         (Some(_), None) => None,
-        (None, Some(email)) => Some(owner_email(&email)?),
+        (None, Some(email)) => Some(owner_email("/owner", &email)?),
         (None, None) => who.key.owner.clone(),
     };
     Ok(Grant {
@@ -201,8 +201,8 @@ fn grant(app: &App, who: &Credential, new: NewKey) -> Result<Grant, ApiError> {
 }
 
 /// An owner's address, in the form in which people are compared.
-pub(crate) fn owner_email(email: &str) -> Result<String, ApiError> {
-    normal_email(email).map_err(|e| ApiError::invalid_value("/owner", format!("{e}.")))
+pub(crate) fn owner_email(pointer: &str, email: &str) -> Result<String, ApiError> {
+    normal_email(email).map_err(|e| ApiError::invalid_value(pointer, format!("{e}.")))
 }
 
 /// What a caller's key may name. Reaching the whole org has to be said.

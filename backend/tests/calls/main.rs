@@ -12,6 +12,7 @@ mod approvals;
 mod audit;
 mod consumption;
 mod ended;
+mod external;
 mod nesting;
 mod orgs;
 mod page;

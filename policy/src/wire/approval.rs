@@ -91,6 +91,10 @@ pub struct ApprovalRequest {
 pub struct ProxyContext {
     /// Who calls.
     pub principal: Name,
+    /// E-mail of the person who answers for a principal that is known by a token or a certificate, and who may
+    /// not approve its calls. Of other principals the backend knows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Name>,
     /// The proxy's route.
     pub route: Name,
     /// The tool server.

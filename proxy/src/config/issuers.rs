@@ -23,6 +23,8 @@ pub struct Issuer {
     pub principal_claim: String,
     /// The tenant of its callers.
     pub tenant: TokenTenant,
+    /// Who answers for its callers.
+    pub owner: TokenOwner,
     /// What a token may be signed with.
     pub algorithms: Vec<Algorithm>,
     /// How often the keys are read again.
@@ -51,6 +53,31 @@ pub enum TokenTenant {
     Fixed(Name),
     /// What this claim says: one, or a list of which a request names one.
     Claim(String),
+}
+
+/// Who answers for the callers of an issuer, and does not approve their calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenOwner {
+    /// The person with this e-mail.
+    Fixed(Name),
+    /// The person whose e-mail is in this claim.
+    Claim(String),
+}
+
+/// The claim of OpenID Connect in which an e-mail stands.
+pub(crate) const EMAIL: &str = "email";
+
+/// RFC 5321 leaves no room for a longer one.
+const EMAIL_BYTES_MAX: usize = 254;
+
+/// An e-mail, of a form that the backend takes.
+pub(crate) fn email(text: &str) -> Result<Name, String> {
+    let name = Name::exact(text).map_err(|e| e.to_string())?;
+    let whole = text.split_once('@').is_some_and(|(who, domain)| !who.is_empty() && !domain.is_empty());
+    match whole && text.len() <= EMAIL_BYTES_MAX && !text.contains(char::is_whitespace) {
+        true => Ok(name),
+        false => Err(format!("`{text}` is not an e-mail address")),
+    }
 }
 
 /// Signatures (RFC 7518 section 3.1, RFC 8037). What signs with a secret that the verifier has is not among them.
@@ -106,6 +133,10 @@ pub(super) struct WrittenIssuer {
     #[serde(default)]
     tenant_claim: Option<String>,
     #[serde(default)]
+    owner: Option<String>,
+    #[serde(default)]
+    owner_claim: Option<String>,
+    #[serde(default)]
     algorithms: Option<Vec<Algorithm>>,
     #[serde(default)]
     keys_refresh_s: Option<u64>,
@@ -147,6 +178,13 @@ fn issuer(w: WrittenIssuer) -> Result<Issuer, String> {
             return Err(format!("`{claim}`: `tenant` and `tenant_claim` exclude each other"));
         }
     };
+    let owner = match (w.owner, w.owner_claim) {
+        (None, claim) => TokenOwner::Claim(claim.unwrap_or_else(|| EMAIL.to_owned())),
+        (Some(person), None) => TokenOwner::Fixed(email(&person)?),
+        (Some(_), Some(claim)) => {
+            return Err(format!("`{claim}`: `owner` and `owner_claim` exclude each other"));
+        }
+    };
     let algorithms =
         w.algorithms.unwrap_or_else(|| vec![Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA]);
     if algorithms.is_empty() {
@@ -165,6 +203,7 @@ fn issuer(w: WrittenIssuer) -> Result<Issuer, String> {
         audience: w.audience,
         principal_claim: w.principal_claim.unwrap_or_else(|| "sub".to_owned()),
         tenant,
+        owner,
         algorithms,
         keys_refresh_s: refresh,
         keys_age_max_s: age,

@@ -10,7 +10,7 @@ use serde::de::value::SeqAccessDeserializer;
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::issuers::Issuer;
+use super::issuers::{Issuer, email};
 use crate::route::{Route, RouteKind};
 
 /// Where a proxy listens; `None`, or none: nowhere.
@@ -71,6 +71,8 @@ pub struct Clients {
     pub required: bool,
     /// The tenant that callers known by one call for; `None`: the org alone.
     pub tenant: Option<Name>,
+    /// E-mail of the person who answers for them, and does not approve their calls.
+    pub owner: Option<Name>,
 }
 
 /// By what callers are known; a request has exactly one of them.
@@ -123,6 +125,8 @@ struct WrittenTls {
     client_certificate: Option<Demand>,
     #[serde(default)]
     client_tenant: Option<Name>,
+    #[serde(default)]
+    client_owner: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -221,11 +225,14 @@ fn listener(w: WrittenListener, issuers: &[Issuer]) -> Result<DataListener, Stri
             w.address
         ));
     }
-    let tenant = tls.as_ref().and_then(|tls| tls.clients.as_ref()?.tenant.as_ref());
-    if let Some(tenant) = tenant.filter(|_| !identities.certificates) {
-        return Err(format!(
-            "`{tenant}`: `client_tenant` is for listeners with `certificates` in `identities`"
-        ));
+    let clients = tls.as_ref().and_then(|tls| tls.clients.as_ref()).filter(|_| !identities.certificates);
+    for (key, value) in [
+        ("client_tenant", clients.and_then(|clients| clients.tenant.as_ref())),
+        ("client_owner", clients.and_then(|clients| clients.owner.as_ref())),
+    ] {
+        if let Some(value) = value {
+            return Err(format!("`{value}`: `{key}` is for listeners with `certificates` in `identities`"));
+        }
     }
     let url = w.url.as_deref().map(base_url).transpose()?;
     Ok(DataListener { address: address(&w.address, w.mode.as_deref())?, tls, identities, url })
@@ -272,9 +279,10 @@ fn identities(names: Vec<Name>, issuers: &[Issuer]) -> Result<Identities, String
 fn tls(w: WrittenTls, address: &str) -> Result<Tls, String> {
     let clients = match (w.client_ca, w.client_certificate) {
         (Some(ca), demand) => {
-            Some(Clients { ca, required: demand != Some(Demand::Optional), tenant: w.client_tenant })
+            let owner = w.client_owner.as_deref().map(email).transpose()?;
+            Some(Clients { ca, required: demand != Some(Demand::Optional), tenant: w.client_tenant, owner })
         }
-        (None, None) if w.client_tenant.is_none() => None,
+        (None, None) if w.client_tenant.is_none() && w.client_owner.is_none() => None,
         (None, _) => {
             return Err(format!(
                 "`{address}`: certificates of clients take a `client_ca`, which says whose are believed"

@@ -22,7 +22,7 @@ mod routes;
 mod upstream;
 mod url;
 
-pub use issuers::{Algorithm, Issuer, KeySource, TokenTenant};
+pub use issuers::{Algorithm, Issuer, KeySource, TokenOwner, TokenTenant};
 pub use listen::{Address, Clients, DataListener, Identities, Listen, Tls};
 pub use observe::Tracing;
 

@@ -79,6 +79,7 @@ impl Life<'_> {
             reason: None,
             proxy: Some(ProxyContext {
                 principal: call.names.principal.clone(),
+                owner: call.caller.owner.clone(),
                 route: call.route.name.clone(),
                 audience: call.names.audience.clone(),
                 fingerprint: prints.fingerprint,
@@ -210,6 +211,7 @@ fn backend_says(e: BackendError) -> Refusal {
         BackendError::Refused(p) if p.code == "too_many_pending_approvals" => {
             Refusal::TooManyPending(p.detail.clone())
         }
+        BackendError::Refused(p) if p.code == "owner_unknown" => Refusal::OwnerUnknown,
         BackendError::Refused(p) if p.code == "idempotency_key_reused" => {
             Refusal::IdempotencyConflict(p.detail.clone())
         }

@@ -27,6 +27,8 @@ pub struct Caller {
     pub principal: Name,
     /// The tenant of this request.
     pub tenant: Option<Name>,
+    /// E-mail of the person who answers for a token or a certificate; of keys the backend knows it.
+    pub owner: Option<Name>,
 }
 
 /// What was found good, as far as it is needed to look at it again.
@@ -38,6 +40,16 @@ pub enum Credential {
     Token(Arc<Verified>),
     /// A certificate, shown to this listener.
     Certificate(Arc<Peer>, Arc<Listener>),
+}
+
+impl Credential {
+    fn owner(&self) -> Option<&Name> {
+        match self {
+            Self::Key(_) => None,
+            Self::Token(token) => token.owner.as_ref(),
+            Self::Certificate(_, listener) => listener.config.tls.as_ref()?.clients.as_ref()?.owner.as_ref(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Credential {
@@ -108,7 +120,8 @@ impl<'a> Gate<'a> {
         let (credential, principal, reach) = self.known(headers, true).await?;
         let wanted = wanted_tenant(headers)?;
         let tenant = selected(reach.as_ref(), wanted.as_ref(), (self.snapshot, self.limited))?;
-        Ok(Caller { credential, principal, tenant })
+        let owner = credential.owner().cloned();
+        Ok(Caller { credential, principal, tenant, owner })
     }
 
     /// Who sends a request, by its credential alone: for the record, whatever else is wrong with it.
@@ -195,7 +208,7 @@ pub fn by_key(headers: &HeaderMap, snapshot: &Snapshot) -> Result<Caller, Refusa
     let wanted = wanted_tenant(headers)?;
     let tenant = selected(Some(&record.tenancy), wanted.as_ref(), (snapshot, false))?;
     let credential = Credential::Key(record.sha256.clone());
-    Ok(Caller { credential, principal: record.principal.clone(), tenant })
+    Ok(Caller { credential, principal: record.principal.clone(), tenant, owner: None })
 }
 
 /// Whose key a request has, whatever else is wrong with it.

@@ -10,7 +10,8 @@ use oakallow_policy::wire::Tenancy;
 use oakallow_policy::{principal, strict_json};
 use serde_json::{Map, Value};
 
-use crate::config::{Algorithm, Issuer, TokenTenant};
+use crate::config::issuers::{EMAIL, email};
+use crate::config::{Algorithm, Issuer, TokenOwner, TokenTenant};
 use crate::identity::keys::Key;
 
 /// No token needs more; reading it costs before it is known to be good.
@@ -30,6 +31,8 @@ pub struct Verified {
     pub(super) principal: Name,
     /// The tenants that it reaches; `None`: the org alone.
     pub(super) tenancy: Option<Tenancy>,
+    /// The person who answers for who calls, as far as the token says.
+    pub(super) owner: Option<Name>,
 }
 
 impl Verified {
@@ -106,7 +109,25 @@ impl<'t> Unverified<'t> {
             expires_at: self.claims.get("exp").and_then(milliseconds)?,
             principal: principal::of_token(&issuer.name, subject).ok()?,
             tenancy: self.tenancy(&issuer.tenant)?,
+            owner: self.owner(&issuer.owner),
         })
+    }
+
+    /// An address that its holder may have made up is nobody's (OpenID Connect Core section 5.1).
+    fn owner(&self, owner: &TokenOwner) -> Option<Name> {
+        match owner {
+            TokenOwner::Fixed(email) => Some(email.clone()),
+            TokenOwner::Claim(claim)
+                if claim == EMAIL
+                    && self
+                        .claims
+                        .get("email_verified")
+                        .is_some_and(|verified| *verified != Value::Bool(true)) =>
+            {
+                None
+            }
+            TokenOwner::Claim(claim) => self.claims.get(claim)?.as_str().and_then(|text| email(text).ok()),
+        }
     }
 
     /// Where a claim has to name the tenant and does not, there is none that could be taken instead.

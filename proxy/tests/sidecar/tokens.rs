@@ -376,3 +376,29 @@ async fn where_no_tokens_are_taken_there_is_nothing_to_discover() {
     let refused = client().post(format!("{base}/mcp")).json(&json!({})).send().await.unwrap();
     assert_eq!(refused.headers()["www-authenticate"], "Bearer realm=\"oakallow\"");
 }
+
+#[tokio::test]
+async fn who_answers_for_a_token_is_told_to_whom_decides() {
+    for (issuer, claim, owner) in [
+        (json!({}), json!({"email": "grace@example.com"}), Some("grace@example.com")),
+        (json!({}), json!({"email": "grace@example.com", "email_verified": true}), Some("grace@example.com")),
+        (json!({}), json!({"email": "boss@example.com", "email_verified": false}), None),
+        (json!({}), json!({"email": "grace"}), None),
+        (json!({}), json!({}), None),
+        (
+            json!({"owner_claim": "lead"}),
+            json!({"email": "a@example.com", "lead": "b@example.com"}),
+            Some("b@example.com"),
+        ),
+        (json!({"owner": "ops@example.com"}), json!({"email": "a@example.com"}), Some("ops@example.com")),
+    ] {
+        let world = World::with(Signer::p256(), issuer.clone(), json!(["corp"])).await;
+        let mut claims = claims("grace");
+        claims.as_object_mut().unwrap().extend(claim.as_object().unwrap().clone());
+        let token = world.signer.token(&json!({"alg": "ES256", "kid": "one"}), &claims);
+        let answer = world.call("ask", &token).header("prefer", "respond-async").send().await.unwrap();
+        assert_eq!(answer.status(), 202, "{issuer} {claim}");
+        let asked = world.sidecar.backend.asked().remove(0);
+        assert_eq!(asked.owner.as_ref().map(|name| name.as_str()), owner, "{issuer} {claim}");
+    }
+}

@@ -8,6 +8,7 @@ use http::{HeaderMap, StatusCode};
 use oakallow_policy::call::CallNames;
 use oakallow_policy::fingerprint::Fingerprint;
 use oakallow_policy::id::{Kind, Name};
+use oakallow_policy::principal::is_external;
 use oakallow_policy::rule::Permission;
 use oakallow_policy::tool::RiskLevel;
 use oakallow_policy::wire::{ApprovalAnswer, ApprovalRequest, ProxyContext};
@@ -16,12 +17,14 @@ use sqlx::SqliteConnection;
 
 use super::{ApprovalView, must_serve};
 use crate::answer::Json;
+use crate::approvals::decide::{DecideError, nobody_answers};
 use crate::approvals::request::{Ask, Asked, ask};
 use crate::auth::{Credential, ProxyIdentity};
 use crate::decide::undecided;
 use crate::error::ApiError;
 use crate::extract::{Body, flat_enough, tame};
 use crate::keys::KeyKind;
+use crate::routes::keys::owner_email;
 use crate::routes::permissions::CallFields;
 use crate::secrets::none_is_a_secret;
 use crate::state::App;
@@ -109,9 +112,17 @@ async fn ask_of_proxy(
     let tool = policy.tool(&request.tool_name).filter(|t| t.audience == context.audience);
     let mut db = app.db.read().await?;
     let settings = orgs::settings(&mut db, &org).await?;
+    let risk_level = tool.map_or(RiskLevel::Critical, |t| t.risk_level);
+    let owner = match is_external(&context.principal) {
+        true => context.owner.map(|owner| owner_email("/proxy/owner", &owner)).transpose()?,
+        false => owner_of(&mut db, &org, &context.principal).await?,
+    };
+    if nobody_answers(&context.principal, owner.as_deref(), risk_level) {
+        return Err(DecideError::OwnerUnknown.into());
+    }
     Ok(Ask {
-        owner: owner_of(&mut db, &org, &context.principal).await?,
-        risk_level: tool.map_or(RiskLevel::Critical, |t| t.risk_level),
+        owner,
+        risk_level,
         levels: tool.and_then(|t| t.approval.levels).unwrap_or(1),
         timeout_s: tool.and_then(|t| t.approval.timeout_s).unwrap_or(settings.approval_timeout_s),
         org,

@@ -18,7 +18,7 @@ use oakallow_policy::fingerprint::Fingerprint;
 use oakallow_policy::permit::Consumption;
 use oakallow_policy::wire::{
     ApprovalAnswer, ApprovalRequest, ApprovalState, ApprovalStatus, AuditAck, AuditBatch, ConsumeRequest,
-    Enrolled, Secret, Signed,
+    Enrolled, ProxyContext, Secret, Signed,
 };
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -32,6 +32,8 @@ pub(crate) struct Script {
     feed: broadcast::Sender<String>,
     approvals: Mutex<Vec<(Fingerprint, ApprovalState)>>,
     audit: Mutex<Vec<Chained>>,
+    /// What proxies said of the calls that they asked for.
+    asked: Mutex<Vec<ProxyContext>>,
     /// Whether it says no to who asks for an approval.
     refuses_approvals: AtomicBool,
     /// Whether it takes events.
@@ -72,6 +74,7 @@ impl Backend {
             feed: broadcast::channel(32_768).0,
             approvals: Mutex::default(),
             audit: Mutex::default(),
+            asked: Mutex::default(),
             refuses_approvals: AtomicBool::new(false),
             takes_audit: AtomicBool::new(true),
             consumers: Mutex::default(),
@@ -109,6 +112,11 @@ impl Backend {
     /// The approvals that were created.
     pub(crate) fn approvals(&self) -> Vec<ApprovalState> {
         self.script.approvals().iter().map(|(_, state)| state.clone()).collect()
+    }
+
+    /// What proxies said of the calls that they asked for, each time.
+    pub(crate) fn asked(&self) -> Vec<ProxyContext> {
+        self.script.asked.lock().unwrap().clone()
     }
 
     /// A person decides about the only approval, unless it has ended already.
@@ -260,7 +268,9 @@ async fn approval(State(script): Told, Json(request): Json<ApprovalRequest>) -> 
     if script.refuses_approvals.load(Ordering::SeqCst) {
         return conflict("refused");
     }
-    let fingerprint = request.proxy.expect("from a proxy").fingerprint;
+    let context = request.proxy.expect("from a proxy");
+    let fingerprint = context.fingerprint;
+    script.asked.lock().unwrap().push(context);
     let mut approvals = script.approvals();
     let found = approvals.iter().find(|(known, _)| *known == fingerprint).map(|(_, state)| state.clone());
     let (joined, approval) = match found {
