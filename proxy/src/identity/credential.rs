@@ -21,7 +21,11 @@ pub fn credential(headers: &HeaderMap) -> Option<&str> {
 pub(super) fn key(headers: &HeaderMap) -> Result<Option<&str>, Unclear> {
     let mut found = headers.get_all(KEY_HEADER).iter().map(|v| v.to_str().map_err(|_| Unclear));
     let key = found.next().transpose()?;
-    let bearer = bearers(headers).find(|token| token.starts_with(OURS));
+    let mut ours = bearers(headers).filter(|token| token.starts_with(OURS));
+    let bearer = ours.next();
+    if ours.any(|other| Some(other) != bearer) {
+        return Err(Unclear);
+    }
     match (key, found.next(), bearer) {
         (Some(key), None, None) => Ok(Some(key)),
         (Some(key), None, Some(bearer)) if key == bearer => Ok(Some(key)),

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::issuer::{AUD, ISS, Signer};
 use crate::support::pki::{Authority, Issued};
-use crate::support::policy::AGENT;
+use crate::support::policy::{ACME, AGENT};
 use crate::support::sidecar::Sidecar;
 use crate::support::until;
 
@@ -252,6 +252,11 @@ async fn each_listener_knows_callers_in_its_own_way() {
     assert_eq!(call(&keyed, &plain, &token).await, 401);
     assert_eq!(call("localhost", &unix, AGENT).await, 200);
     assert_eq!(call("localhost", &unix, &token).await, 401);
+    let two = async |second: &str| {
+        let call = plain.post(format!("http://{keyed}/tools/read")).json(&json!({"id": "42"}));
+        call.bearer_auth(AGENT).bearer_auth(second).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!((two(AGENT).await, two(ACME).await, two("oak_live_nobody").await), (200, 401, 401));
     // Beside a key, what looks like a token for somebody else may pass; one of our issuer is ours.
     let beside = async |bearer: &str| {
         let call = plain.post(format!("http://{keyed}/tools/read")).json(&json!({"id": "42"}));
