@@ -67,6 +67,8 @@ impl Issuers {
             .timeout(TIMEOUT)
             .connect_timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
+            // What the environment names for other programs could put its own keys in their place.
+            .no_proxy()
             .build()?;
         let source = |issuer: &Issuer| Source {
             issuer: issuer.clone(),

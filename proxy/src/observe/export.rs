@@ -85,7 +85,7 @@ impl Tracer {
 
 /// What the file leaves open, the environment says (`OTEL_EXPORTER_OTLP_…`).
 fn exporter(config: &Tracing) -> Result<SpanExporter, ExporterBuildError> {
-    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build();
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy().build();
     let client = client.map_err(|e| ExporterBuildError::InternalFailure(e.to_string()))?;
     let builder = SpanExporter::builder().with_http().with_http_client(client);
     match &config.endpoint {

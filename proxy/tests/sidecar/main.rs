@@ -14,6 +14,7 @@ mod bodies;
 mod bundles;
 mod clocks;
 mod consume;
+mod detours;
 mod differentials;
 mod discovery;
 mod disk;

@@ -69,6 +69,13 @@ impl Process {
         Self::start_logging(config, "info")
     }
 
+    /// The same, with these variables.
+    pub(crate) fn start_with(config: &Path, env: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(PROXY);
+        command.envs(env.iter().copied());
+        Self::run(command, config, "info")
+    }
+
     /// The same, logging as `RUST_LOG` says.
     pub(crate) fn start_logging(config: &Path, filter: &str) -> Self {
         Self::run(Command::new(PROXY), config, filter)
