@@ -2,6 +2,7 @@
 //! under a permit that says so, and like a call it has an intent and an outcome in the record.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, StatusCode};
@@ -23,6 +24,9 @@ use crate::event::Subject;
 use crate::outcome::{BROKE_OFF, Outcome};
 use crate::refusal::Refusal;
 use crate::serve::{Received, not_answered};
+
+/// How soon an open stream ends after its caller's credential: as soon as changed files are seen.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 impl Exchange<'_> {
     pub(super) async fn batch(&self, messages: &[Message], client: &mut Client<'_>) -> Result<(), Gone> {
@@ -46,7 +50,7 @@ impl Exchange<'_> {
             permission: None,
             idle: self.received.route.idle_timeout,
             leaving_cancels: true,
-            stop: Some(self.app.draining.subscribe()),
+            stop: Some(Box::pin(self.barred())),
         };
         ended(self.plumb(client, message, plan).await)
     }
@@ -76,9 +80,26 @@ impl Exchange<'_> {
             permission: None,
             idle: route.idle_timeout,
             leaving_cancels: true,
-            stop: message.is_none().then(|| self.app.draining.subscribe()),
+            stop: message.is_none().then(|| Box::pin(self.barred()) as _),
         };
         ended(self.plumb(client, message, plan).await)
+    }
+
+    /// Until the proxy stops, or the caller's credential is no longer good. Nobody else looks at it again while
+    /// a stream is open: what it may do ends with the credential, by a new policy at once, by a clock, by the
+    /// keys of an issuer or by other authorities soon after.
+    async fn barred(&self) {
+        let mut draining = self.app.draining.subscribe();
+        let mut policy = self.app.policy.subscribe();
+        let caller = &self.received.caller;
+        while caller.check_again(self.app, &self.app.policy.snapshot()).is_ok() {
+            tokio::select! {
+                // The senders live as long as the proxy.
+                _ = draining.wait_for(|draining| *draining) => return,
+                _ = policy.changed() => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
     }
 
     /// Sends what is no call, and hands the answer on.

@@ -1,6 +1,7 @@
 //! A tool server's answer on its way to the agent: as it comes, or rewritten message by message where it
 //! must be (lists of tools; answers that end a hold, whose stream is ours).
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,8 +42,8 @@ pub(super) struct Plan<'a> {
     /// Whether the agent's leaving ends it: a cancel in the stateless era, and the end of a stream that
     /// answers no call.
     pub(super) leaving_cancels: bool,
-    /// Ends the answer when it turns true; calls are finished, streams are not.
-    pub(super) stop: Option<tokio::sync::watch::Receiver<bool>>,
+    /// Ends the answer when it resolves; calls are finished, streams are not.
+    pub(super) stop: Option<Pin<Box<dyn Future<Output = ()> + Send + 'a>>>,
 }
 
 /// How an answer ended.
@@ -211,7 +212,7 @@ impl Relay<'_, '_, '_> {
         let stop = self.plan.stop.as_mut();
         let stopped = async {
             match stop {
-                Some(stop) => drop(stop.wait_for(|s| *s).await),
+                Some(stop) => stop.await,
                 None => std::future::pending().await,
             }
         };

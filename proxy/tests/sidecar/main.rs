@@ -32,6 +32,7 @@ mod lists;
 mod lost;
 mod metrics;
 mod names;
+mod open_streams;
 mod outage;
 mod packed;
 mod panics;
