@@ -171,17 +171,13 @@ impl<'a> Gate<'a> {
     fn presented<'h>(&self, headers: &'h HeaderMap) -> Result<Presented<'h>, Unclear> {
         let taken = &self.listener.config.identities;
         let key = credential::key(headers)?;
-        let token = match taken.tokens() {
-            true => credential::token(headers)?,
-            // Where tokens are not taken, others may pass for the tool server. Those of our issuers are for us.
-            false
-                if credential::token(headers)
-                    .is_ok_and(|t| t.is_none_or(|t| !self.issuers.has_issued(t))) =>
-            {
-                None
-            }
-            false => return Err(Unclear),
-        };
+        // Where tokens are not taken, those of others may pass for the tool server.
+        let token = if taken.tokens() { credential::token(headers)? } else { None };
+        // Those of our issuers are for us, in whatever way they come.
+        let mut beside = credential::words(headers).filter(|word| Some(*word) != token);
+        if beside.any(|word| self.issuers.has_issued(word)) {
+            return Err(Unclear);
+        }
         let named = |peer: &&Arc<Peer>| taken.certificates && peer.principal.is_some();
         match (key, token, self.peer.filter(named)) {
             (Some(key), None, None) if taken.keys => Ok(Presented::Key(key)),

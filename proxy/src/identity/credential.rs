@@ -43,6 +43,15 @@ pub(super) fn token(headers: &HeaderMap) -> Result<Option<&str>, Unclear> {
     }
 }
 
+/// Every word of every `Authorization`, whatever the scheme.
+pub(super) fn words(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let texts = headers
+        .get_all("authorization")
+        .iter()
+        .filter_map(|value| std::str::from_utf8(value.as_bytes()).ok());
+    texts.flat_map(|text| text.split(|c: char| c.is_whitespace() || c == ',')).filter(|word| !word.is_empty())
+}
+
 fn bearers(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     headers.get_all("authorization").iter().filter_map(bearer)
 }

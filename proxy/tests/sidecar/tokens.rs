@@ -262,6 +262,30 @@ async fn a_token_in_another_field_is_not_passed_on() {
 }
 
 #[tokio::test]
+async fn a_token_of_ours_does_not_pass_beside_a_credential_in_any_form() {
+    let world = World::start().await;
+    let unusable = json!({"alg": "HS512", "kid": "one"});
+    let (good, odd) = (world.signer.good("one", "grace"), world.signer.token(&unusable, &claims("grace")));
+    let call = |field: String| world.sidecar.call("read").header("authorization", field);
+    for field in [
+        format!("Bearer\t{good}"),
+        format!("DPoP {good}"),
+        format!("dpop  {odd}"),
+        format!("Bearer {odd}"),
+        format!("Basic eA==, Bearer {good}"),
+        good.clone(),
+    ] {
+        assert_eq!(call(field.clone()).send().await.unwrap().status(), 401, "{field}");
+        let beside = world.call("read", &world.signer.good("one", "ada")).header("authorization", &field);
+        assert_eq!(beside.send().await.unwrap().status(), 401, "beside a token: {field}");
+    }
+    assert_eq!(world.sidecar.upstream.count(), 0);
+    let theirs = format!("DPoP {}", world.signer.token(&unusable, &json!({"iss": "https://other.example"})));
+    assert_eq!(call(theirs.clone()).send().await.unwrap().status(), 200);
+    assert_eq!(world.sidecar.upstream.seen()[0].headers["authorization"], theirs);
+}
+
+#[tokio::test]
 async fn a_listener_takes_only_what_it_says() {
     let world = World::with(Signer::p256(), json!({"tenant": "acme"}), json!(["corp"])).await;
     assert_eq!(world.sidecar.call("read").send().await.unwrap().status(), 401, "a key");
