@@ -67,10 +67,11 @@ pub fn passing(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &Heade
     })
 }
 
-/// Whether a value of `Authorization` is ours: it stays here.
+/// Whether a value of `Authorization` is ours: it stays here. A tool server's own may have our prefix inside.
 #[must_use]
 pub fn is_our_credential(value: &HeaderValue) -> bool {
-    String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase().contains("oak_")
+    let mut words = value.as_bytes().split(|b| b.is_ascii_whitespace() || *b == b',');
+    words.any(|word| word.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"oak_")))
 }
 
 /// Puts the token in, in place of any other.
@@ -122,6 +123,22 @@ mod tests {
         assert_eq!(names.len(), 3, "{names:?}");
         assert_eq!(passed["authorization"], "Bearer theirs");
         assert_eq!(passed["x-oakallow-token"], "t");
+    }
+
+    #[test]
+    fn only_what_begins_like_a_key_of_ours_is_one() {
+        for (value, ours) in [
+            ("Bearer oak_live_1", true),
+            ("bearer\tOAK_live_1", true),
+            ("oak_live_1", true),
+            ("Basic eA==,Bearer oak_live_1", true),
+            ("Bearer eyJhbGciOi.x9Oak_3f.c2ln", false),
+            ("Bearer soak_test", false),
+            ("Bearer", false),
+            ("", false),
+        ] {
+            assert_eq!(is_our_credential(&HeaderValue::from_static(value)), ours, "{value}");
+        }
     }
 
     #[test]
