@@ -1,10 +1,13 @@
 //! Issuers of tokens (OpenID Connect, OAuth 2.0) as they are written.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use http::Uri;
 use oakallow_policy::id::Name;
-use serde::Deserialize;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::Config;
 
@@ -15,8 +18,8 @@ pub struct Issuer {
     pub name: Name,
     /// `iss` of its tokens, byte for byte.
     pub issuer: String,
-    /// One of the `aud` of a token for this proxy.
-    pub audience: String,
+    /// A token for this proxy has one of these among its `aud`.
+    pub audiences: Vec<String>,
     /// Where its keys are.
     pub keys: KeySource,
     /// The claim that says who calls.
@@ -119,7 +122,7 @@ impl Algorithm {
 pub(super) struct WrittenIssuer {
     name: Name,
     issuer: String,
-    audience: String,
+    audience: Texts,
     #[serde(default)]
     jwks_url: Option<String>,
     #[serde(default)]
@@ -144,6 +147,34 @@ pub(super) struct WrittenIssuer {
     keys_age_max_s: Option<u64>,
 }
 
+/// One text, or a list of them.
+struct Texts(Vec<String>);
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(TextsVisitor)
+    }
+}
+
+/// Reads either form where it stands, so that errors know the place.
+struct TextsVisitor;
+
+impl<'de> Visitor<'de> for TextsVisitor {
+    type Value = Texts;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text, or a list of texts")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Texts, E> {
+        Ok(Texts(vec![text.to_owned()]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Texts, A::Error> {
+        Vec::deserialize(SeqAccessDeserializer::new(list)).map(Texts)
+    }
+}
+
 /// Issuers as used.
 pub(super) fn issuers(written: Vec<WrittenIssuer>) -> Result<Vec<Issuer>, String> {
     let mut issuers: Vec<Issuer> = Vec::new();
@@ -165,10 +196,11 @@ fn issuer(w: WrittenIssuer) -> Result<Issuer, String> {
             "`{name}`: an issuer's name has lower-case letters, digits and dashes, and is not `keys` or `certificates`"
         ));
     }
-    for (key, value) in [("issuer", &w.issuer), ("audience", &w.audience)] {
-        if value.trim().is_empty() {
-            return Err(format!("the issuer `{name}` has an empty `{key}`"));
-        }
+    let Texts(audiences) = w.audience;
+    let named = [("issuer", &w.issuer)].into_iter().chain(audiences.iter().map(|one| ("audience", one)));
+    let empty = named.into_iter().find(|(_, value)| value.trim().is_empty()).map(|(key, _)| key);
+    if let Some(key) = empty.or(audiences.is_empty().then_some("audience")) {
+        return Err(format!("the issuer `{name}` has an empty `{key}`"));
     }
     let tenant = match (w.tenant, w.tenant_claim) {
         (None, None) => TokenTenant::Nothing,
@@ -200,7 +232,7 @@ fn issuer(w: WrittenIssuer) -> Result<Issuer, String> {
         keys: source,
         name: w.name,
         issuer: w.issuer,
-        audience: w.audience,
+        audiences,
         principal_claim: w.principal_claim.unwrap_or_else(|| "sub".to_owned()),
         tenant,
         owner,

@@ -86,9 +86,9 @@ impl<'t> Unverified<'t> {
         };
         let ends = moment("exp").flatten().is_some_and(|end| now < end.saturating_add(LEEWAY_MS));
         let ours = match self.claims.get("aud") {
-            Some(Value::String(one)) => *one == issuer.audience,
-            Some(Value::Array(all)) => all.iter().any(|one| one.as_str() == Some(&issuer.audience)),
-            _ => false,
+            Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).any(|one| takes(issuer, one)),
+            Some(one) => one.as_str().is_some_and(|one| takes(issuer, one)),
+            None => false,
         };
         begins
             && ends
@@ -154,6 +154,10 @@ pub(super) fn claimed_issuer(text: &str) -> Option<String> {
     let claims = text.split('.').nth(1)?.trim_end_matches('=');
     let claims: Value = serde_json::from_slice(&unbase64url(claims)?).ok()?;
     claims.get("iss")?.as_str().map(str::to_owned)
+}
+
+fn takes(issuer: &Issuer, audience: &str) -> bool {
+    issuer.audiences.iter().any(|ours| ours == audience)
 }
 
 fn object(part: &str) -> Option<Map<String, Value>> {

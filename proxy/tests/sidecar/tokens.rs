@@ -57,6 +57,44 @@ impl World {
 }
 
 #[tokio::test]
+async fn a_token_for_the_resource_that_discovery_names_is_good_on_each_route() {
+    let signer = Signer::p256();
+    let server = KeyServer::start(&[signer.jwk("one")]).await;
+    let audience = ["https://tools.example/mcp", "https://tools.example/more"];
+    let upstream = crate::support::upstream::Upstream::start().await;
+    let route = |name: &str| json!({"name": name, "kind": "mcp", "path": format!("/{name}"), "audience": "tools", "upstream": upstream.url});
+    let sidecar = Sidecar::with(json!({
+        "listen": {
+            "data": [{"address": "127.0.0.1:0", "identities": ["corp"], "url": "https://tools.example"}],
+            "ops": "127.0.0.1:0", "admin": "127.0.0.1:0",
+        },
+        "issuers": [{"name": "corp", "issuer": ISS, "audience": audience, "jwks_url": format!("{}/jwks", server.url)}],
+        "routes": [route("mcp"), route("more")],
+    }))
+    .await;
+    let base = format!("http://{}", sidecar.proxy.data);
+    let ping = |path: &str, audience: &str| {
+        let mut claims = claims("grace");
+        claims["aud"] = json!(audience);
+        let token = signer.token(&json!({"alg": "ES256", "kid": "one"}), &claims);
+        let ping = json!({"jsonrpc": "2.0", "id": 1, "method": "ping"});
+        let call = client().post(format!("{base}{path}")).bearer_auth(token).json(&ping);
+        call.header("accept", "application/json, text/event-stream").send()
+    };
+    for path in ["/mcp", "/more"] {
+        let challenge = ping(path, "https://other.example").await.unwrap();
+        assert_eq!(challenge.status(), 401);
+        let challenge = challenge.headers()["www-authenticate"].to_str().unwrap().to_owned();
+        let at = challenge.split_once("resource_metadata=\"https://tools.example").unwrap().1;
+        let described =
+            client().get(format!("{base}{}", at.split_once('"').unwrap().0)).send().await.unwrap();
+        let described: Value = described.json().await.unwrap();
+        let resource = described["resource"].as_str().unwrap();
+        assert_eq!(ping(path, resource).await.unwrap().status(), 200, "{resource}");
+    }
+}
+
+#[tokio::test]
 async fn a_good_token_says_who_calls_and_stays_here() {
     for signer in [Signer::p256(), Signer::rsa(), Signer::ed25519()] {
         let world = World::with(signer, json!({"tenant_claim": "tenant"}), json!(["keys", "corp"])).await;
