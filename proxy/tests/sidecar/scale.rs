@@ -26,6 +26,9 @@ const RELEASE_MAX: Duration = Duration::from_secs(if cfg!(debug_assertions) { 30
 const WARM_UP: usize = 250;
 /// Approvals of which each one's time is taken.
 const ONE_BY_ONE: usize = 200;
+/// Calls that wait while nothing else happens, and for how long that is looked at.
+const QUIET_HOLDS: usize = 400;
+const QUIET: Duration = Duration::from_secs(3);
 /// For a tool.
 const TOOL_TIME: Duration = Duration::from_millis(2);
 /// For many calls to arrive, on a slow, busy machine.
@@ -151,6 +154,32 @@ async fn five_hundred_held_calls_run_soon_after_they_are_approved_and_not_all_at
 #[ignore = "10,000 connections; part of ./check holds"]
 async fn ten_thousand_held_calls_run_soon_after_they_are_approved_and_not_all_at_once() {
     all_run_soon(10_000, 512).await;
+}
+
+/// How often the proxy wakes in a while in which nothing happens.
+async fn wakes(many: &Many) -> usize {
+    let shipped = async || (many.proxy.metric("oakallow_spool_events").await == 0.0).then_some(());
+    until_within(ARRIVAL_MAX, "an empty spool", shipped).await;
+    let before = many.proxy.sleeps();
+    tokio::time::sleep(QUIET).await;
+    many.proxy.sleeps() - before
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_wait_wake_nobody_until_they_are_approved() {
+    let many = Many::start(32).await;
+    // The first starts whatever there is one of.
+    let mut open = many.hold(1).await;
+    let one = wakes(&many).await;
+    open.extend(many.hold(QUIET_HOLDS).await);
+    let all = wakes(&many).await;
+    // Something that looks after each of them would wake for each.
+    assert!(all < one + QUIET_HOLDS / 4, "{one} times with one call held, {all} with {QUIET_HOLDS} more");
+    let mut waiting: JoinSet<_> = open.into_iter().map(answered).collect();
+    many.backend.approve_all();
+    while let Some(answer) = waiting.join_next().await {
+        assert_eq!(answer.expect("an answer").0, "HTTP/1.1 200");
+    }
 }
 
 /// Approves one call after the other while so many wait; how long each took to its answer.

@@ -149,6 +149,22 @@ impl Process {
         self.memory_bytes("VmHWM:")
     }
 
+    /// How often its threads went to sleep, which is as often as they woke (`proc_pid_status(5)`).
+    pub(crate) fn sleeps(&self) -> usize {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("it runs");
+        // A thread may end meanwhile.
+        let each = threads.flatten().filter_map(|thread| {
+            let status = std::fs::read_to_string(thread.path().join("status")).ok()?;
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?
+                .trim()
+                .parse::<usize>()
+                .ok()
+        });
+        each.sum()
+    }
+
     fn memory_bytes(&self, of: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).expect("it runs");
         let line = status.lines().find(|line| line.starts_with(of)).expect("Linux says so");
