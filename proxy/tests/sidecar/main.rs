@@ -49,6 +49,7 @@ mod streams;
 mod support;
 mod tokens;
 mod traces;
+mod upgrades;
 mod upstreams;
 mod upstreams_broken;
 mod upstreams_bursts;

@@ -100,3 +100,13 @@ async fn answered(stream: &mut TcpStream, to_reset: bool) -> Answered {
     }
     answer
 }
+
+/// Kind and payload of the next frame; `None` at the end of the connection.
+pub(crate) async fn next_frame(stream: &mut TcpStream) -> Option<(u8, Vec<u8>)> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.ok()?;
+    let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+    let mut payload = vec![0; length];
+    stream.read_exact(&mut payload).await.ok()?;
+    Some((head[3], payload))
+}
