@@ -17,6 +17,7 @@ pub mod backend;
 pub mod base;
 pub mod bodies;
 pub mod call;
+mod causes;
 pub mod client;
 pub mod clock;
 pub mod config;

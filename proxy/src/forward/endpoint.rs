@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,8 +14,11 @@ use rustls::pki_types::ServerName;
 use std::net::SocketAddr;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::addresses;
+use super::failure::{Failure, Stage, Unopened, within};
+use super::health::Health;
 use super::http2;
 use super::link::{Place, Protocol};
 use super::opening::{Opening, Openings, Turn};
@@ -53,26 +56,6 @@ pub(super) struct Endpoint {
     pub(super) health: Health,
 }
 
-/// Why there is no connection for a request.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Unopened {
-    /// It waited for others to open one. How that went, they say.
-    #[error("the connections that others were opening took too long")]
-    Waited,
-    #[error(transparent)]
-    Failed(#[from] io::Error),
-}
-
-/// Whether requests go there.
-pub(super) struct Health {
-    out: AtomicBool,
-    /// Checks in a row that went the other way than `out` says.
-    against: AtomicU32,
-    /// Wakes whoever finds out when it is back.
-    pub(super) fell: Notify,
-    metrics: EndpointMetrics,
-}
-
 impl Endpoint {
     pub(super) fn new(place: Place, dialing: Arc<Dialing>, metrics: EndpointMetrics) -> Self {
         let digest = sha256(place.to_string().as_bytes());
@@ -80,7 +63,6 @@ impl Endpoint {
             Place::Address(address) => vec![address],
             _ => Vec::new(),
         };
-        metrics.up.set(1);
         Self {
             tag: base64url(digest.get(..TAG_BYTES).unwrap_or_default()),
             place,
@@ -90,12 +72,7 @@ impl Endpoint {
             turn: AtomicUsize::new(0),
             openings: Openings::default(),
             speaks_http1: AtomicBool::new(false),
-            health: Health {
-                out: AtomicBool::new(false),
-                against: AtomicU32::new(0),
-                fell: Notify::new(),
-                metrics,
-            },
+            health: Health::new(metrics),
         }
     }
 
@@ -114,8 +91,7 @@ impl Endpoint {
             Ok(lease) => return Ok(lease),
             Err(opening) => opening,
         };
-        let connected = tokio::time::timeout(self.dialing.timeout, self.connect()).await;
-        connected.unwrap_or(Err(io::ErrorKind::TimedOut.into())).map_err(Unopened::Failed)
+        Ok(self.connect().await?)
     }
 
     /// A place on a connection that somebody else has opened meanwhile, or the turn to open one.
@@ -144,54 +120,50 @@ impl Endpoint {
     }
 
     /// Opens a connection and closes it: whether that is possible.
-    pub(super) async fn probe(&self) -> io::Result<()> {
-        let connected = tokio::time::timeout(self.dialing.timeout, self.connect()).await;
-        connected.unwrap_or(Err(io::ErrorKind::TimedOut.into())).map(Lease::give_back)
+    pub(super) async fn probe(&self) -> Result<(), Failure> {
+        self.connect().await.map(Lease::give_back)
     }
 
-    async fn connect(&self) -> io::Result<Lease> {
+    async fn connect(&self) -> Result<Lease, Failure> {
+        let deadline = Instant::now() + self.dialing.timeout;
         let generation = self.pool.generation();
         if let Place::Unix(path) = &self.place {
-            return self.secure(UnixStream::connect(path).await?, generation).await;
+            let stream = within(deadline, Stage::Connect, UnixStream::connect(path)).await?;
+            return self.secure(stream, generation, deadline).await;
         }
         let mut addresses = self.addresses.load_full();
         if addresses.is_empty() {
             // Only ever for the first connection.
-            addresses = self.learn(self.look_up().await?);
+            addresses = self.learn(within(deadline, Stage::Lookup, self.look_up()).await?);
         }
-        let timeout = self.dialing.timeout / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+        if addresses.is_empty() {
+            return Err(Failure::new(Stage::Lookup, io::Error::other("it has no address")));
+        }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let mut last = io::ErrorKind::AddrNotAvailable.into();
-        for n in 0..addresses.len() {
-            let Some(address) = addresses.get(turn.wrapping_add(n) % addresses.len()) else { break };
-            match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    stream.set_nodelay(true)?;
-                    return self.secure(stream, generation).await;
-                }
-                Ok(Err(e)) => last = e,
-                Err(_) => last = io::ErrorKind::TimedOut.into(),
-            }
-        }
-        Err(last)
+        let connecting = addresses::first_of(&addresses, turn, self.dialing.timeout, TcpStream::connect);
+        let stream = within(deadline, Stage::Connect, connecting).await?;
+        // Small frames are sent at once; a connection without that is slower, and no worse.
+        let _ = stream.set_nodelay(true);
+        self.secure(stream, generation, deadline).await
     }
 
-    async fn secure<S>(&self, stream: S, generation: u64) -> io::Result<Lease>
+    async fn secure<S>(&self, stream: S, generation: u64, deadline: Instant) -> Result<Lease, Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let protocol = self.dialing.protocol;
         let Some(tls) = &self.dialing.tls else {
-            return self.begin(stream, protocol == Protocol::Http2, generation).await;
+            let begun = self.begin(stream, protocol == Protocol::Http2, generation);
+            return within(deadline, Stage::Http, begun).await;
         };
         let connector = tokio_rustls::TlsConnector::from(tls.config.load_full());
-        let stream = connector.connect(tls.name.clone(), stream).await?;
+        let stream = within(deadline, Stage::Tls, connector.connect(tls.name.clone(), stream)).await?;
         let two = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         if protocol == Protocol::Http2 && !two {
-            return Err(io::Error::other("it does not speak HTTP/2"));
+            return Err(Failure::new(Stage::Http, io::Error::other("it does not speak HTTP/2")));
         }
         self.speaks_http1.store(!two, Ordering::Relaxed);
-        self.begin(stream, two, generation).await
+        within(deadline, Stage::Http, self.begin(stream, two, generation)).await
     }
 
     async fn begin<S>(&self, stream: S, two: bool, generation: u64) -> io::Result<Lease>
@@ -237,57 +209,6 @@ impl Endpoint {
 async fn ended(connection: impl Future<Output = hyper::Result<()>>) {
     if let Err(e) = connection.await {
         tracing::debug!(error = %e, "a connection to a tool server ended");
-    }
-}
-
-impl Health {
-    pub(super) fn is_out(&self) -> bool {
-        self.out.load(Ordering::Relaxed)
-    }
-
-    /// Connecting failed.
-    pub(super) fn unreached(&self, takes_out: bool) {
-        self.metrics.connect_failures.inc();
-        if takes_out {
-            self.set(true);
-        }
-    }
-
-    /// Whoever looks after it has found that it is back.
-    pub(super) fn back(&self) {
-        self.set(false);
-    }
-
-    /// Takes the result of a check in; so many in a row change the state.
-    pub(super) fn checked(&self, well: bool, (unhealthy_after, healthy_after): (u32, u32)) {
-        let out = self.is_out();
-        if well != out {
-            self.against.store(0, Ordering::Relaxed);
-            return;
-        }
-        let needed = if out { healthy_after } else { unhealthy_after };
-        if self.against.fetch_add(1, Ordering::Relaxed) + 1 >= needed {
-            self.set(!out);
-        }
-    }
-
-    fn set(&self, out: bool) {
-        self.against.store(0, Ordering::Relaxed);
-        if self.out.swap(out, Ordering::Relaxed) == out {
-            return;
-        }
-        self.metrics.up.set(i64::from(!out));
-        let (route, endpoint) = (&self.metrics.route, &self.metrics.endpoint);
-        if out {
-            tracing::warn!(
-                route,
-                endpoint,
-                "no calls go to this endpoint of a tool server until it is well again"
-            );
-            self.fell.notify_one();
-        } else {
-            tracing::info!(route, endpoint, "an endpoint of a tool server is well again");
-        }
     }
 }
 
@@ -361,31 +282,10 @@ mod tests {
         let (first, second, third) = tokio::join!(endpoint.lease(), later(), later());
         let failed = |lease: Result<Lease, Unopened>| match lease.map(|_| ()).unwrap_err() {
             Unopened::Waited => false,
-            Unopened::Failed(e) => e.kind() == io::ErrorKind::TimedOut,
+            failed => failed.reason() == "timed_out",
         };
         assert!(failed(first));
         // One of them opened one after the first had failed; for that one the other waited.
         assert!(failed(second) ^ failed(third));
-    }
-
-    #[test]
-    fn so_many_checks_in_a_row_change_the_state() {
-        let endpoint = endpoint("127.0.0.1:1");
-        let limits = (3, 2);
-        for (well, out) in [
-            (false, false),
-            (false, false),
-            (true, false),
-            (false, false),
-            (false, false),
-            (false, true),
-            (true, true),
-            (false, true),
-            (true, true),
-            (true, false),
-        ] {
-            endpoint.health.checked(well, limits);
-            assert_eq!(endpoint.health.is_out(), out);
-        }
     }
 }

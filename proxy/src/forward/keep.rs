@@ -12,7 +12,9 @@ use oakallow_policy::canonical::sha256;
 
 use super::Reach;
 use super::endpoint::Endpoint;
+use super::health::Unwell;
 use super::link::{HealthCheck, Inject, Link, Place, TlsFiles};
+use crate::causes::Causes;
 use crate::watch::{Seen, Watch};
 
 /// Idle connections outlive their time by this at most.
@@ -74,7 +76,7 @@ async fn probes(endpoint: &Endpoint) {
             tokio::time::sleep(pause).await;
             match endpoint.probe().await {
                 Ok(()) => endpoint.health.back(),
-                Err(e) => tracing::debug!(error = %e, "an endpoint is still out"),
+                Err(e) => tracing::debug!(error = %Causes(&e), "an endpoint is still out"),
             }
             pause = (pause * 2).min(longest);
         }
@@ -85,23 +87,24 @@ async fn checks(endpoint: &Endpoint, check: &HealthCheck, reach: &Reach) {
     loop {
         tokio::time::sleep(check.interval).await;
         let asked = tokio::time::timeout(check.interval, is_well(endpoint, check, reach)).await;
-        endpoint.health.checked(asked.unwrap_or(false), (check.unhealthy_after, check.healthy_after));
+        let result = asked.unwrap_or(Err(Unwell::Late));
+        endpoint.health.checked(result, (check.unhealthy_after, check.healthy_after));
     }
 }
 
 /// Not a call, so it needs no permit: nobody's arguments, no credential, and always the same address.
-async fn is_well(endpoint: &Endpoint, check: &HealthCheck, reach: &Reach) -> bool {
+async fn is_well(endpoint: &Endpoint, check: &HealthCheck, reach: &Reach) -> Result<(), Unwell> {
     let mut request = Request::new(Full::default());
     *request.method_mut() = Method::GET;
-    let Ok(uri) = reach.at(&check.path) else { return false };
+    let uri = reach.at(&check.path).map_err(|_| Unwell::NoAnswer)?;
     request.headers_mut().insert("user-agent", http::HeaderValue::from_static("oakallow-health-check"));
-    let Ok(lease) = endpoint.lease().await else { return false };
-    let Ok(response) = reach.over(lease, request, &uri, 0).await else { return false };
-    let well = response.status().is_success();
+    let lease = endpoint.lease().await?;
+    let response = reach.over(lease, request, &uri, 0).await.map_err(|_| Unwell::NoAnswer)?;
+    let status = response.status();
     // To its end, so that the connection can be used again.
     let mut body = response.into_body();
     while let Some(Ok(_)) = body.frame().await {}
-    well
+    if status.is_success() { Ok(()) } else { Err(Unwell::Status(status)) }
 }
 
 /// What was in the files of a route's configuration.

@@ -1,12 +1,16 @@
 //! The way to a tool server. A request goes out only with a [`Permit`], and only once.
 //!
 //! [`link`]: what is configured. [`endpoint`], [`opening`], [`http2`], [`pool`]: where it goes, over which
-//! connection. [`keep`]: what is looked after meanwhile. [`fields`]: what of the agent's head goes on.
+//! connection. [`failure`], [`health`]: what if there is none. [`addresses`]: which one of a name. [`keep`]: what is
+//! looked after meanwhile. [`fields`]: what of the agent's head goes on.
 
+mod addresses;
 mod answer;
 mod credential;
 mod endpoint;
+mod failure;
 mod fields;
+mod health;
 mod http2;
 mod keep;
 mod link;
@@ -34,7 +38,9 @@ use crate::route::Route;
 pub use answer::Answer;
 use credential::Credential;
 pub use credential::InjectError;
-use endpoint::{Dialing, Endpoint, Secured, Unopened};
+use endpoint::{Dialing, Endpoint, Secured};
+pub(crate) use failure::REASONS;
+use failure::Unopened;
 pub use fields::{forbidden_to_inject, is_our_credential, passed_on, passing, put_token, target};
 pub use link::{HealthCheck, Inject, Link, Place, Protocol, Source, TlsFiles};
 use pool::Lease;
@@ -170,11 +176,8 @@ impl Upstream {
 
     async fn lease(&self, endpoint: &Endpoint) -> Result<Lease, Unopened> {
         let leased = endpoint.lease().await;
-        if let Err(e) = &leased {
-            tracing::debug!(error = %e, endpoint = %endpoint.place, "connecting to a tool server failed");
-        }
-        if let Err(Unopened::Failed(_)) = &leased {
-            endpoint.health.unreached(self.reach.endpoints.len() > 1);
+        if let Err(why) = &leased {
+            endpoint.health.unreached(why, self.reach.endpoints.len() > 1);
         }
         leased
     }

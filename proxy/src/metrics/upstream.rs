@@ -4,6 +4,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::Metrics;
 use super::made::Made;
+use crate::forward::REASONS;
 
 /// Of all routes.
 pub(super) struct Upstreams {
@@ -24,7 +25,7 @@ impl Upstreams {
             connect_failures: made.counters(
                 "oakallow_upstream_connect_failures_total",
                 "Connections to an endpoint of a tool server that could not be opened for a call",
-                &["route", "endpoint"],
+                &["route", "endpoint", "reason"],
             )?,
             lookup_failures: made.counters(
                 "oakallow_upstream_lookup_failures_total",
@@ -48,21 +49,30 @@ pub struct EndpointMetrics {
     pub endpoint: String,
     /// Whether calls go there.
     pub up: IntGauge,
-    /// Connections that could not be opened.
-    pub connect_failures: IntCounter,
+    connect_failures: IntCounterVec,
 }
 
 impl EndpointMetrics {
     /// In these metrics.
     #[must_use]
     pub fn new(metrics: &Metrics, route: &str, endpoint: &str) -> Self {
-        let labels = [route, endpoint];
+        let connect_failures = metrics.upstreams.connect_failures.clone();
+        for reason in REASONS {
+            // From the start, so that the first one is an increase.
+            connect_failures.with_label_values(&[route, endpoint, reason]).inc_by(0);
+        }
         Self {
             route: route.to_owned(),
             endpoint: endpoint.to_owned(),
-            up: metrics.upstreams.endpoint_up.with_label_values(&labels),
-            connect_failures: metrics.upstreams.connect_failures.with_label_values(&labels),
+            up: metrics.upstreams.endpoint_up.with_label_values(&[route, endpoint]),
+            connect_failures,
         }
+    }
+
+    /// Connections that could not be opened, for one of the reasons of [`crate::forward`].
+    #[must_use]
+    pub fn connect_failures(&self, reason: &str) -> IntCounter {
+        self.connect_failures.with_label_values(&[&self.route, &self.endpoint, reason])
     }
 }
 

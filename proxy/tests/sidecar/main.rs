@@ -50,6 +50,7 @@ mod support;
 mod tokens;
 mod traces;
 mod upgrades;
+mod unreached;
 mod upstreams;
 mod upstreams_broken;
 mod upstreams_bursts;

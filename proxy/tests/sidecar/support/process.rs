@@ -201,6 +201,21 @@ impl Process {
         client().post(url).header("x-api-key", AGENT).json(&json!({"id": "42"}))
     }
 
+    /// Lets it have no more files and sockets than now, or as many as it wants.
+    pub(crate) fn limit_open(&self, limited: bool) {
+        let pid = self.child.id().to_string();
+        let used = || {
+            let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
+            let numbers = open.filter_map(|fd| fd.ok()?.file_name().to_str()?.parse::<u64>().ok());
+            // The next number is the first that is free.
+            let used: std::collections::BTreeSet<u64> = numbers.collect();
+            (0..).find(|n| !used.contains(n)).unwrap_or_default()
+        };
+        let limit = if limited { used().to_string() } else { "1024".to_owned() };
+        let set = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={limit}:")]).status();
+        assert!(set.expect("util-linux is here").success());
+    }
+
     pub(crate) fn limit_files(&self, bytes: &str) {
         let pid = self.child.id().to_string();
         let set = Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}")]).status();
