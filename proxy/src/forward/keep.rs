@@ -21,6 +21,8 @@ use crate::watch::{Seen, Watch};
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Changed files are in force after this.
 const READ_EVERY: Duration = Duration::from_secs(2);
+/// Of the body of an answer to a health check, which says nothing.
+const CHECK_BYTES_MAX: usize = 8 * 1024;
 /// Between two tries to connect to an endpoint that is out: growing, from and to.
 const PROBE_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -101,9 +103,15 @@ async fn is_well(endpoint: &Endpoint, check: &HealthCheck, reach: &Reach) -> Res
     let lease = endpoint.lease().await?;
     let response = reach.over(lease, request, &uri, 0).await.map_err(|_| Unwell::NoAnswer)?;
     let status = response.status();
-    // To its end, so that the connection can be used again.
+    // To its end, so that the connection can be used again; one that goes on and on is not worth that.
     let mut body = response.into_body();
-    while let Some(Ok(_)) = body.frame().await {}
+    let mut bytes = 0;
+    while let Some(Ok(frame)) = body.frame().await {
+        bytes += frame.data_ref().map_or(0, bytes::Bytes::len);
+        if bytes > CHECK_BYTES_MAX {
+            break;
+        }
+    }
     if status.is_success() { Ok(()) } else { Err(Unwell::Status(status)) }
 }
 

@@ -1,11 +1,15 @@
 //! The ways to a tool server: TLS, HTTP/2, Unix sockets, several endpoints, its own credential.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::{StatusCode, Version};
 use oakallow_policy::audit::EventType;
 use oakallow_proxy::config::Config;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use crate::support::policy::AUDIENCE;
 use crate::support::sidecar::{Sidecar, config_text};
@@ -245,6 +249,35 @@ async fn the_tool_servers_own_credential_is_put_in_and_no_other() {
     .await;
     let recorded = format!("{:?}", sidecar.backend.audit());
     assert!(!recorded.contains("Bearer first") && !recorded.contains("Bearer second"));
+}
+
+#[tokio::test]
+async fn a_health_check_does_not_read_an_answer_without_an_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (bytes, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (sent, closed) = (bytes.clone(), ended.clone());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (sent, closed) = (sent.clone(), closed.clone());
+            tokio::spawn(async move {
+                let _ = stream.read(&mut [0; 4096]).await;
+                let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").await;
+                while stream.write_all(&[b'x'; 4096]).await.is_ok() {
+                    sent.fetch_add(4096, Ordering::SeqCst);
+                }
+                closed.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+    });
+    let check = json!({"path": "/well", "interval_s": 1, "unhealthy_after": 1, "healthy_after": 1});
+    let sidecar = sidecar(&url, &json!({"health_check": check})).await;
+    // Two routes.
+    until("checks", async || (ended.load(Ordering::SeqCst) >= 6).then_some(())).await;
+    assert_eq!(sidecar.metric("oakallow_upstream_endpoint_up").await, 2.0, "its status is what counts");
+    // What the sockets on both sides keep is read by nobody.
+    let each = bytes.load(Ordering::SeqCst) / ended.load(Ordering::SeqCst);
+    assert!(each < 16 * 1024 * 1024, "{each}");
 }
 
 /// What reading a configuration with these routes says.
