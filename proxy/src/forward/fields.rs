@@ -74,6 +74,21 @@ pub fn is_our_credential(value: &HeaderValue) -> bool {
     words.any(|word| word.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"oak_")))
 }
 
+/// One field for all cookies: over HTTP/2 each may come in its own, and no other version takes that (RFC 9113
+/// section 8.2.3).
+pub(super) fn join_cookies(headers: &mut HeaderMap) {
+    let cookies = headers.get_all(header::COOKIE);
+    if cookies.iter().nth(1).is_none() {
+        return;
+    }
+    let values: Vec<&[u8]> = cookies.iter().map(HeaderValue::as_bytes).collect();
+    // Parts that were valid, with what is valid between them.
+    if let Ok(mut joined) = HeaderValue::from_bytes(&values.join(&b"; "[..])) {
+        joined.set_sensitive(true);
+        headers.insert(header::COOKIE, joined);
+    }
+}
+
 /// Puts the token in, in place of any other.
 pub fn put_token(headers: &mut HeaderMap, token: &str) {
     if let Ok(mut value) = HeaderValue::from_str(token) {

@@ -228,6 +228,7 @@ impl Reach {
             Lease::Whole { mut sender, pool, generation } => {
                 *request.uri_mut() = origin_form(uri);
                 request.headers_mut().insert(HOST, self.host.clone());
+                fields::join_cookies(request.headers_mut());
                 let sent = self.in_time(sender.try_send_request(request)).await;
                 sent.map(|response| (response, Lease::Whole { sender, pool, generation }))
             }

@@ -169,3 +169,15 @@ async fn the_body_of_a_refused_request_is_not_read_as_the_next_one() {
         assert_eq!(sidecar.upstream.count(), 0, "{answer:?}");
     }
 }
+
+#[tokio::test]
+async fn cookies_that_came_in_fields_of_their_own_go_on_in_one() {
+    let first = Sidecar::start().await;
+    let http2 = reqwest::Client::builder().http2_prior_knowledge().no_proxy().build().unwrap();
+    let call = http2.post(format!("http://{}/tools/read", first.proxy.data)).header("x-api-key", AGENT);
+    let call = call.header("cookie", "a=1").header("cookie", "b=2; c=3").body("{}");
+    assert_eq!(call.send().await.unwrap().status(), 200);
+    let seen = first.upstream.seen().pop().unwrap();
+    let cookies: Vec<_> = seen.headers.get_all("cookie").iter().collect();
+    assert_eq!(cookies, ["a=1; b=2; c=3"]);
+}
