@@ -55,6 +55,8 @@ pub struct Client<'s> {
     cancelled: Option<Arc<Notify>>,
     trail: Trail,
     challenge: Option<HeaderValue>,
+    /// Whatever the tool server sends behind its head, the answer has no body.
+    bodiless: bool,
     /// Its body's memory.
     share: Option<Share>,
 }
@@ -74,6 +76,7 @@ impl<'s> Client<'s> {
             cancelled: None,
             trail: Trail::current(),
             challenge: None,
+            bodiless: false,
             share: None,
         }
     }
@@ -206,7 +209,16 @@ impl<'s> Client<'s> {
             answer.insert_header("x-oakallow-outcome", "unknown")?;
         }
         let http1 = !self.session.is_http2();
-        let framed = headers.contains_key("content-length");
+        // Neither has a body, and only one of them may say how long that is (RFC 9110 sections 8.6, 15.3.6).
+        match status {
+            StatusCode::NO_CONTENT => drop(answer.remove_header("content-length")),
+            StatusCode::RESET_CONTENT => {
+                answer.insert_header("content-length", "0")?;
+                self.bodiless = true;
+            }
+            _ => {}
+        }
+        let framed = headers.contains_key("content-length") || self.bodiless;
         let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if http1 && !framed && !bodiless {
             if self.session.req_header().version == Version::HTTP_11 {
@@ -221,6 +233,9 @@ impl<'s> Client<'s> {
 
     /// A part of the answer's body.
     pub async fn chunk(&mut self, bytes: Bytes) -> Result<(), Gone> {
+        if self.bodiless {
+            return Ok(());
+        }
         self.trail.note(|noted| noted.bytes_out += bytes.len() as u64);
         self.session.write_response_body(Some(bytes), false).await?;
         Ok(())

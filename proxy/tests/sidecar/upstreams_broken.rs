@@ -9,7 +9,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::support::broken::{closing, saying};
-use crate::support::policy::AUDIENCE;
+use crate::support::policy::{AGENT, AUDIENCE};
+use crate::support::raw::{exchange, statuses};
 use crate::support::sidecar::Sidecar;
 use crate::support::until;
 
@@ -55,6 +56,34 @@ async fn without_a_whole_head_the_outcome_is_unknown_and_nothing_is_sent_again()
         assert_eq!(body["code"], code, "{what:?} {closes}");
         assert_eq!(outcome(&sidecar).await, EventType::CallUnknown);
         assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_has_no_body_does_not_go_on_with_one() {
+    for (said, status, length) in [
+        (&b"HTTP/1.1 204 No Content\r\nContent-Length: 12\r\n\r\n"[..], 204, None),
+        (b"HTTP/1.1 205 Reset Content\r\nContent-Length: 5\r\n\r\nhello", 205, Some("0")),
+        (
+            b"HTTP/1.1 205 Reset Content\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            205,
+            Some("0"),
+        ),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 12\r\n\r\n", 304, Some("12")),
+    ] {
+        let (url, _) = saying(said, false).await;
+        let sidecar = sidecar(&url, "http1").await;
+        let head =
+            format!("POST /tools/read HTTP/1.1\r\nHost: a\r\nX-API-Key: {AGENT}\r\nConnection: close\r\n");
+        let answer =
+            exchange(sidecar.proxy.data, format!("{head}Content-Length: 2\r\n\r\n{{}}").as_bytes()).await;
+        assert_eq!(statuses(&answer), [status], "{answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let head = head.to_ascii_lowercase();
+        let said = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+        assert_eq!((said, body), (length, ""), "{answer}");
+        assert!(!head.contains("transfer-encoding"), "{answer}");
+        assert_ne!(outcome(&sidecar).await, EventType::CallUnknown);
     }
 }
 
