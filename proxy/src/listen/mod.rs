@@ -7,7 +7,7 @@ pub mod tls;
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -57,17 +57,35 @@ pub struct Socket(Door);
 enum Door {
     Tcp(TcpListener),
     Unix {
-        listener: UnixListener,
-        /// Goes when it is closed.
+        /// Goes before the listener is closed: whoever finds that nobody listens takes its place.
         _file: SocketFile,
+        listener: UnixListener,
     },
 }
 
-struct SocketFile(PathBuf);
+/// The file of a socket, by its place and by what it is.
+struct SocketFile {
+    path: PathBuf,
+    id: Option<(u64, u64)>,
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> Self {
+        Self { path: path.to_owned(), id: Self::id(path) }
+    }
+
+    /// Device and inode.
+    fn id(path: &Path) -> Option<(u64, u64)> {
+        std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+    }
+}
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
+        // Another process may have put its own there meanwhile.
+        if self.id.is_some() && Self::id(&self.path) == self.id {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -92,7 +110,7 @@ pub async fn bind(config: DataListener) -> Result<(Arc<Listener>, Socket), Start
         }
         unix @ Address::Unix { path, mode } => {
             let listener = bind_unix(path, *mode).map_err(io_error(&unix.to_string()))?;
-            (unix.clone(), Door::Unix { listener, _file: SocketFile(path.clone()) })
+            (unix.clone(), Door::Unix { _file: SocketFile::of(path), listener })
         }
     };
     let (name, own) = (at.to_string().into(), AtomicUsize::new(0));
@@ -205,5 +223,27 @@ pub async fn follow(app: Arc<App>, listeners: Vec<Arc<Listener>>) {
         }
         let refused = listeners.iter().filter_map(|l| l.tls.as_ref()).filter(|tls| tls.is_refused()).count();
         app.metrics.entrance.certificates_refused.set(i64::try_from(refused).unwrap_or(i64::MAX));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_socket_that_somebody_else_has_put_in_its_place_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let socket = || {
+            let listener = bind_unix(&path, 0o600).unwrap();
+            Socket(Door::Unix { _file: SocketFile::of(&path), listener })
+        };
+        let first = socket();
+        std::fs::remove_file(&path).unwrap();
+        let second = socket();
+        drop(first);
+        assert!(path.exists(), "it is the second one's");
+        drop(second);
+        assert!(!path.exists());
     }
 }
