@@ -39,7 +39,10 @@ pub async fn follow(app: Arc<App>, path: PathBuf) {
         let text = tokio::fs::read_to_string(&path).await.map_err(|e| e.to_string());
         let first = look == Look::Due && seen.is_first();
         if seen.is_news(&text, look) {
-            let result = take(&app, &path.display().to_string(), text);
+            let (taking, file) = (app.clone(), path.display().to_string());
+            // Certificates and secrets are read as well, which may take a while: no call waits for that.
+            let taken = tokio::task::spawn_blocking(move || take(&taking, &file, text)).await;
+            let result = taken.unwrap_or("refused");
             if !(first && result == "unchanged") {
                 app.metrics.config_reloads.with_label_values(&[result]).inc();
             }

@@ -143,23 +143,23 @@ fn digests(files: &[PathBuf]) -> Vec<[u8; 32]> {
 
 /// Reads certificates and secrets again when their files have changed, and when SIGHUP asks: nothing else tells that
 /// the system's authorities have changed. A bad file changes nothing.
-async fn files(reach: &Reach) {
+async fn files(reach: &Arc<Reach>) {
     let tls = async {
         if reach.link.tls.is_some() {
             let known = reach.files.tls.clone();
-            changes(tls_files(&reach.link), known, || reach.renew_tls()).await;
+            changes(reach, tls_files(&reach.link), known, Reach::renew_tls).await;
         }
     };
     let secret = async {
         let file = secret_file(&reach.link);
         if !file.is_empty() {
-            changes(file, reach.files.secret.clone(), || reach.renew_credential()).await;
+            changes(reach, file, reach.files.secret.clone(), Reach::renew_credential).await;
         }
     };
     join(tls, secret).await;
 }
 
-async fn changes(files: Vec<PathBuf>, known: Vec<[u8; 32]>, renew: impl Fn()) {
+async fn changes(reach: &Arc<Reach>, files: Vec<PathBuf>, known: Vec<[u8; 32]>, renew: fn(&Reach)) {
     let mut watch = Watch::new("the files of a tool server", READ_EVERY);
     let mut seen = Seen::of(known);
     loop {
@@ -168,7 +168,10 @@ async fn changes(files: Vec<PathBuf>, known: Vec<[u8; 32]>, renew: impl Fn()) {
         // Reading may wait for a disk.
         let Ok(now) = tokio::task::spawn_blocking(move || digests(&read)).await else { return };
         if seen.is_news(&now, look) {
-            renew();
+            let reach = reach.clone();
+            if tokio::task::spawn_blocking(move || renew(&reach)).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod answer;
+mod authorities;
 mod credential;
 mod endpoint;
 mod failure;
@@ -267,7 +268,7 @@ impl Reach {
 
     fn renew_tls(&self) {
         let (Some(files), Some(tls)) = (&self.link.tls, &self.dialing.tls) else { return };
-        match files.load(self.link.protocol) {
+        match files.load_again(self.link.protocol) {
             Ok(config) => {
                 tls.config.store(config);
                 // What an authority of before vouched for is not used any more.

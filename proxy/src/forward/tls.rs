@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 
+use super::authorities::SYSTEM;
 use super::link::{Protocol, TlsFiles};
 use crate::pem::{self, PemError};
 
@@ -30,13 +32,26 @@ impl TlsFiles {
 
     /// Reads the files.
     pub fn load(&self, protocol: Protocol) -> Result<Arc<ClientConfig>, TlsError> {
+        self.load_since(protocol, None)
+    }
+
+    /// The same, with the system's authorities as they are now.
+    pub(super) fn load_again(&self, protocol: Protocol) -> Result<Arc<ClientConfig>, TlsError> {
+        self.load_since(protocol, Some(Instant::now()))
+    }
+
+    fn load_since(
+        &self,
+        protocol: Protocol,
+        not_before: Option<Instant>,
+    ) -> Result<Arc<ClientConfig>, TlsError> {
         self.name()?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let broken = |e: &dyn std::fmt::Display| TlsError(format!("TLS: {e}"));
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| broken(&e))?
-            .with_root_certificates(self.roots()?);
+            .with_root_certificates(self.roots(not_before)?);
         let mut config = match &self.client {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
@@ -61,12 +76,11 @@ impl TlsFiles {
         Ok(Arc::new(config))
     }
 
-    fn roots(&self) -> Result<RootCertStore, TlsError> {
+    fn roots(&self, not_before: Option<Instant>) -> Result<Arc<RootCertStore>, TlsError> {
         if let Some(ca) = &self.ca {
-            return Ok(pem::authorities(ca, &pem::read(ca)?)?);
+            return Ok(Arc::new(pem::authorities(ca, &pem::read(ca)?)?));
         }
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let roots = SYSTEM.store(not_before);
         if roots.is_empty() {
             return Err(TlsError(
                 "this system trusts no authority: name one as `upstream_tls.ca`".to_owned(),

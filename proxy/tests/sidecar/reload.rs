@@ -8,6 +8,7 @@ use oakallow_proxy::config::Config;
 use serde_json::{Value, json};
 
 use crate::support::backend::Backend;
+use crate::support::pki;
 use crate::support::policy::{AUDIENCE, OrgBundle};
 use crate::support::process::Process;
 use crate::support::sidecar::config_text;
@@ -80,6 +81,38 @@ async fn a_held_call_goes_on_with_the_route_that_it_began_with_and_new_ones_go_b
         .map(|e| e.event.data.parameters.as_ref().unwrap().to_string().contains("\"42\""))
         .collect();
     assert_eq!(stored, [true, false]);
+}
+
+#[tokio::test]
+async fn no_call_waits_for_the_systems_authorities_and_all_routes_share_them() {
+    let (backend, upstream) = (Backend::start(OrgBundle::new(5).signed()), Upstream::start().await);
+    let dir = tempfile::tempdir().unwrap();
+    let (file, fifo) = (dir.path().join("proxy.yaml"), dir.path().join("system.pem"));
+    // The client of the backend reads them too, at the start.
+    std::fs::write(&fifo, pki::Authority::new().pem()).unwrap();
+    std::fs::write(&file, config_text(dir.path(), &backend.url, &upstream.url, &json!({}))).unwrap();
+    // One thread: whatever waits on it keeps all calls waiting.
+    let variables = [("SSL_CERT_FILE", fifo.to_str().unwrap()), ("TOKIO_WORKER_THREADS", "1")];
+    let proxy = Process::start_in(&file, &variables);
+    std::fs::remove_file(&fifo).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let route = |name: &str, upstream: &str| json!({"name": name, "kind": "http", "path": format!("/{name}/{{tool}}"), "audience": AUDIENCE, "upstream": upstream});
+    let routes: Vec<Value> = [("tools", upstream.url.as_str())]
+        .into_iter()
+        .chain(["a", "b", "c"].map(|name| (name, "https://tools.test")))
+        .map(|(name, upstream)| route(name, upstream))
+        .collect();
+    std::fs::write(&file, config_text(dir.path(), &backend.url, &upstream.url, &json!({"routes": routes})))
+        .unwrap();
+    // Opens when the proxy reads.
+    let opened = tokio::task::spawn_blocking(move || std::fs::File::create(fifo).unwrap());
+    let mut opened = opened.await.unwrap();
+    assert_eq!(proxy.call("read").send().await.unwrap().status(), 200);
+    std::io::Write::write_all(&mut opened, pki::Authority::new().pem().as_bytes()).unwrap();
+    drop(opened);
+    // A second read would wait for ever.
+    let applied = "oakallow_config_reloads_total{result=\"applied\"}";
+    until("the new file", async || (proxy.metric(applied).await == 1.0).then_some(())).await;
 }
 
 #[tokio::test]
