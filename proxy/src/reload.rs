@@ -21,7 +21,9 @@ pub fn apply(app: &App, config: Config) -> Result<(), LinkError> {
     app.holds.set_limits(&next.config.limits);
     app.spool.set_limits(&next.config.limits);
     app.policy.set_staleness(next.config.staleness.clone());
-    app.live.store(Arc::new(next));
+    let next = Arc::new(next);
+    app.live.store(next.clone());
+    app.metrics.keep_ways_of(&next.config.routes);
     Ok(())
 }
 

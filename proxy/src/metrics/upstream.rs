@@ -1,10 +1,15 @@
 //! Of the ways to tool servers; their labels are configured.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use prometheus::core::{Collector as _, MetricVec, MetricVecBuilder};
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::Metrics;
 use super::made::Made;
 use crate::forward::REASONS;
+use crate::route::Route;
 
 /// Of all routes.
 pub(super) struct Upstreams {
@@ -38,6 +43,42 @@ impl Upstreams {
                 &["route"],
             )?,
         })
+    }
+}
+
+impl Metrics {
+    /// Ends the series of ways that none of these routes has.
+    pub fn keep_ways_of(&self, routes: &[Arc<Route>]) {
+        let endpoints = routes.iter().flat_map(|route| {
+            route.link.endpoints.iter().map(|place| (route.name.as_str(), place.to_string()))
+        });
+        let endpoints: HashSet<(&str, String)> = endpoints.collect();
+        let names: HashSet<&str> = routes.iter().map(|route| route.name.as_str()).collect();
+        let is_kept = |labels: &HashMap<&str, &str>| {
+            let route = labels.get("route").copied().unwrap_or_default();
+            match labels.get("endpoint") {
+                Some(endpoint) => endpoints.contains(&(route, (*endpoint).to_owned())),
+                None => names.contains(route),
+            }
+        };
+        let Upstreams { endpoint_up, connect_failures, lookup_failures, reload_failures } = &self.upstreams;
+        keep_only(endpoint_up, is_kept);
+        for counters in [connect_failures, lookup_failures, reload_failures] {
+            keep_only(counters, is_kept);
+        }
+    }
+}
+
+fn keep_only<T: MetricVecBuilder>(all: &MetricVec<T>, is_kept: impl Fn(&HashMap<&str, &str>) -> bool) {
+    for family in all.collect() {
+        for metric in family.get_metric() {
+            let labels: HashMap<&str, &str> =
+                metric.get_label().iter().map(|label| (label.name(), label.value())).collect();
+            if !is_kept(&labels) {
+                // Gone already is as good.
+                let _ = all.remove(&labels);
+            }
+        }
     }
 }
 

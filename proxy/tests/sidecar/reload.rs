@@ -116,6 +116,49 @@ async fn no_call_waits_for_the_systems_authorities_and_all_routes_share_them() {
 }
 
 #[tokio::test]
+async fn the_metrics_of_a_way_end_with_it() {
+    let followed = Followed::start().await;
+    let (first, second) = (Tool::start("a").await, Tool::start("b").await);
+    let route = |name: &str, tools: &[&Tool]| {
+        let endpoints: Vec<&str> = tools.iter().map(|tool| tool.at.as_str()).collect();
+        json!({"name": name, "kind": "http", "path": format!("/{name}/{{tool}}"), "audience": AUDIENCE, "upstream": "http://tools.test", "endpoints": endpoints})
+    };
+    let with = |routes: Value| followed.text(&followed.upstream, &json!({"routes": routes}));
+    let ways = async || {
+        let page = reqwest::get(format!("http://{}/metrics", followed.proxy.ops)).await.unwrap();
+        let page = page.text().await.unwrap();
+        let names =
+            ["endpoint_up", "connect_failures_total", "lookup_failures_total", "reload_failures_total"];
+        let series = names.map(|name| format!("oakallow_upstream_{name}{{"));
+        let is_way = |line: &&str| series.iter().any(|series| line.starts_with(series));
+        page.lines().filter(is_way).map(str::to_owned).collect::<Vec<_>>()
+    };
+    followed
+        .write(&with(json!([route("tools", &[&first, &second]), route("gone", &[&first])])), "applied")
+        .await;
+    assert!(ways().await.iter().any(|line| line.contains("route=\"gone\"")));
+    followed.write(&with(json!([route("tools", &[&second])])), "applied").await;
+    let left = ways().await;
+    assert!(
+        left.iter().all(|line| line.contains("route=\"tools\"") && !line.contains(&first.at)),
+        "{left:#?}"
+    );
+    let up = format!("oakallow_upstream_endpoint_up{{endpoint=\"{}\",route=\"tools\"}} 1", second.at);
+    assert!(left.contains(&up), "{left:#?}");
+    // What stays goes on counting.
+    drop(second);
+    until("a failure", async || {
+        followed.status("read").await;
+        ways()
+            .await
+            .iter()
+            .any(|line| line.contains("reason=\"refused\"") && !line.ends_with(" 0"))
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_held_call_keeps_the_endpoint_and_the_credential_that_it_began_with() {
     let followed = Followed::start().await;
     let (first, second) = (Tool::start("a").await, Tool::start("b").await);
