@@ -289,10 +289,44 @@ fn the_doctor_says_how_long_certificates_are_good() {
     fs::write(&file, text.replace("/etc/oakallow", &dir.path().display().to_string())).unwrap();
     let said = stdout(&oakallow(&["doctor", "--config", file.to_str().unwrap()]));
     assert!(said.contains("0.0.0.0:8443: its certificate is good for"), "{said}");
+    assert!(said.contains("0.0.0.0:8444 client_ca: its certificate is good for"), "{said}");
     params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     let key = rcgen::KeyPair::generate().unwrap();
     fs::write(dir.path().join("tls.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
     fs::write(dir.path().join("tls.key"), key.serialize_pem()).unwrap();
     let said = stdout(&oakallow(&["doctor", "--config", file.to_str().unwrap()]));
     assert!(said.contains("0.0.0.0:8443: its certificate has ended"), "{said}");
+    // What is shown to a tool server ends too.
+    let upstream = "upstream: https://127.0.0.1:9000\n    upstream_tls: {certificate: /etc/oakallow/tls.crt, key: /etc/oakallow/tls.key}";
+    let text = text.replace("upstream: http://127.0.0.1:9000", upstream);
+    fs::write(&file, text.replace("/etc/oakallow", &dir.path().display().to_string())).unwrap();
+    let said = stdout(&oakallow(&["doctor", "--config", file.to_str().unwrap()]));
+    assert!(said.contains("ops-mcp upstream_tls.certificate: its certificate has ended"), "{said}");
+}
+
+#[test]
+fn the_doctor_asks_issuers_for_their_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    tls_files(dir.path());
+    let file = dir.path().join("identity.yaml");
+    let text = fs::read_to_string(config("identity.yaml")).unwrap();
+    let text = text.replace("/etc/oakallow", &dir.path().display().to_string());
+    let said = |keys: &str| {
+        fs::write(&file, text.replace("discovery: true", keys)).unwrap();
+        stdout(&oakallow(&["doctor", "--config", file.to_str().unwrap()]))
+    };
+    let good =
+        r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    fs::write(dir.path().join("good.json"), good).unwrap();
+    let file = |name: &str| format!("jwks_file: {}", dir.path().join(name).display());
+    let found = said(&file("good.json"));
+    assert!(found.contains("ok    issuer   corp: its keys can be read"), "{found}");
+    let found = said(&file("empty.json"));
+    assert!(found.contains("FAIL  issuer   corp: its keys cannot be read: none of its keys"), "{found}");
+    // Nobody listens on port 1.
+    let found = said("jwks_url: http://127.0.0.1:1/jwks");
+    assert!(
+        found.contains("corp: its keys cannot be read") && found.contains("Connection refused"),
+        "{found}"
+    );
 }

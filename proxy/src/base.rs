@@ -192,7 +192,7 @@ async fn build(config: Config) -> Result<Arc<App>, StartError> {
         // Each start writes an event, so its spool is lost, or it ended before the first one.
         spool.set_chain(Chain::Unconfirmed);
     }
-    let issuers = Issuers::new(&config.issuers)?;
+    let issuers = Issuers::new(&config.issuers, metrics.entrance.tokens_refused.clone())?;
     let live = Live::new(config, identity.redaction_key(), &metrics)?;
     Ok(Arc::new(App {
         holds: Arc::new(Holds::new(live.config.limits.clone(), metrics.holds_refused.clone())),

@@ -1,11 +1,13 @@
 //! The proxy's configuration, and the places that it names.
 
 use std::fs;
+use std::iter;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use oakallow_proxy::config::{Address, Config, DataListener};
+use oakallow_policy::id::Name;
+use oakallow_proxy::config::{Address, Config, DataListener, Issuer};
 use oakallow_proxy::forward::Place as Endpoint;
 use oakallow_proxy::listen::tls::days_left;
 use oakallow_proxy::route::{Route, RouteKind};
@@ -34,7 +36,8 @@ pub(super) fn examine(file: &Path, findings: &mut Vec<Finding>) -> Places {
     if let Err(problem) = config.check_files() {
         findings.push(Finding::new("config", &subject, Verdict::Fail, problem));
     }
-    findings.extend(config.listen.data.iter().filter_map(certificate));
+    findings.extend(config.listen.data.iter().flat_map(certificates));
+    findings.extend(config.routes.iter().flat_map(|route| certificates_of(route)));
     findings.push(state_dir(&config.state_dir, config.join_token.is_some()));
     // A server that the proxy starts is nowhere to be reached.
     let tool_servers = config.routes.iter().filter(|route| route.kind != RouteKind::Stdio);
@@ -49,6 +52,7 @@ pub(super) fn examine(file: &Path, findings: &mut Vec<Finding>) -> Places {
         backend: Some(config.backend_url.trim_end_matches('/').to_owned()),
         proxy: proxy(&config),
         ops: at(config.listen.ops),
+        issuers: config.issuers,
     }
 }
 
@@ -79,10 +83,42 @@ fn state_dir(directory: &Path, has_join_token: bool) -> Finding {
     }
 }
 
-/// How long a listener's certificate is good for.
-fn certificate(listener: &DataListener) -> Option<Finding> {
-    let days = days_left(listener.tls.as_ref()?).ok()?;
-    Some(good_for(&listener.address.to_string(), days))
+/// How long a listener's certificate is good for, and those of the authorities whose clients it takes.
+fn certificates(listener: &DataListener) -> Vec<Finding> {
+    let Some(tls) = &listener.tls else { return Vec::new() };
+    let authorities = tls.clients.iter().map(|clients| ("client_ca", &clients.ca));
+    good(&listener.address.to_string(), iter::once(("certificate", &tls.certificate)).chain(authorities))
+}
+
+/// The same of a tool server's authorities, and of the certificate that the proxy shows it.
+fn certificates_of(route: &Route) -> Vec<Finding> {
+    let Some(tls) = &route.link.tls else { return Vec::new() };
+    let own = tls.client.iter().map(|(certificate, _)| ("upstream_tls.certificate", certificate));
+    good(&route.name, tls.ca.iter().map(|ca| ("upstream_tls.ca", ca)).chain(own))
+}
+
+fn good<'f>(subject: &str, files: impl Iterator<Item = (&'static str, &'f PathBuf)>) -> Vec<Finding> {
+    let of = |(key, file): (&str, &PathBuf)| {
+        let subject = if key == "certificate" { subject.to_owned() } else { format!("{subject} {key}") };
+        match days_left(file) {
+            Ok(days) => good_for(&subject, days),
+            Err(problem) => Finding::new("tls", &subject, Verdict::Fail, problem.to_string()),
+        }
+    };
+    files.map(of).collect()
+}
+
+/// Whether the keys of each issuer can be read from here.
+pub(super) async fn issuers(issuers: &[Issuer]) -> anyhow::Result<Vec<Finding>> {
+    let found = oakallow_proxy::identity::examine(issuers).await?;
+    let finding = |(name, keys): (Name, Result<(), String>)| match keys {
+        Ok(()) => Finding::new("issuer", &name, Verdict::Ok, "its keys can be read"),
+        Err(problem) => {
+            let problem = format!("its keys cannot be read: {problem}");
+            Finding::new("issuer", &name, Verdict::Fail, problem)
+        }
+    };
+    Ok(found.into_iter().map(finding).collect())
 }
 
 /// Where agents reach the proxy, if that can be said from here.

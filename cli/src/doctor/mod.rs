@@ -11,6 +11,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use oakallow_proxy::config::Issuer;
 use serde::Serialize;
 
 use crate::Done;
@@ -92,6 +93,7 @@ struct Places {
     backend: Option<String>,
     proxy: Option<String>,
     ops: Option<String>,
+    issuers: Vec<Issuer>,
 }
 
 /// Looks at everything that is named, and says how it stands.
@@ -138,7 +140,7 @@ async fn examine(places: &Places) -> anyhow::Result<Vec<Finding>> {
         .no_proxy()
         .tls_info(true)
         .build()?;
-    let mut findings = Vec::new();
+    let mut findings = config::issuers(&places.issuers).await?;
     for place in &places.tool_servers {
         findings.push(tool_server::bypass(&http, place).await);
     }

@@ -1,23 +1,26 @@
 //! The keys of issuers: read in the background, and once more when a token names one that is not known. No token
 //! makes the proxy ask more often than that, and keys that cannot be read any more are not good for ever.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use futures_util::StreamExt as _;
 use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
+use prometheus::IntCounterVec;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::app::App;
+use crate::causes::Causes;
 use crate::clock;
 use crate::config::issuers::is_safe;
 use crate::config::{Issuer, KeySource};
 use crate::identity::keys::{self, Key};
-use crate::identity::token::{self, Unverified, Verified};
+use crate::identity::token::{self, Flaw, Unverified, Verified};
 use crate::refusal::Refusal;
 
 /// No answer takes longer.
@@ -28,6 +31,8 @@ const BYTES_MAX: usize = 256 * 1024;
 const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(10);
 /// After a failure the next try is not far.
 const RETRY: Duration = Duration::from_secs(10);
+/// How often the log tells of tokens that are refused for one reason.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 /// How often a file is looked at.
 const FILE_EVERY: Duration = Duration::from_secs(2);
 
@@ -37,7 +42,16 @@ const FILE_EVERY: Duration = Duration::from_secs(2);
 pub struct IssuerError(#[from] reqwest::Error);
 
 /// All issuers.
-pub struct Issuers(Vec<Source>);
+pub struct Issuers {
+    sources: Vec<Source>,
+    refusals: Refusals,
+}
+
+/// Tokens that were refused: counted, and told now and then.
+struct Refusals {
+    count: IntCounterVec,
+    told: std::sync::Mutex<HashMap<(String, Flaw), Instant>>,
+}
 
 /// One issuer, and its keys.
 struct Source {
@@ -62,54 +76,43 @@ struct Description {
 
 impl Issuers {
     /// Of the configuration; no keys are read yet.
-    pub fn new(issuers: &[Issuer]) -> Result<Self, IssuerError> {
-        let http = reqwest::Client::builder()
-            .timeout(TIMEOUT)
-            .connect_timeout(TIMEOUT)
-            .redirect(reqwest::redirect::Policy::none())
-            // What the environment names for other programs could put its own keys in their place.
-            .no_proxy()
-            .build()?;
-        let source = |issuer: &Issuer| Source {
-            issuer: issuer.clone(),
-            http: http.clone(),
-            keys: ArcSwapOption::empty(),
-            asked: Mutex::new(None),
-        };
-        Ok(Self(issuers.iter().map(source).collect()))
+    pub fn new(issuers: &[Issuer], refused: IntCounterVec) -> Result<Self, IssuerError> {
+        let http = client()?;
+        let sources = issuers.iter().map(|issuer| Source::new(issuer, &http)).collect();
+        Ok(Self { sources, refusals: Refusals { count: refused, told: std::sync::Mutex::default() } })
     }
 
     /// Whether a token is from one of them, good or not.
     pub(super) fn has_issued(&self, token: &str) -> bool {
         let named = || token::claimed_issuer(token);
-        !self.0.is_empty() && named().is_some_and(|named| self.0.iter().any(|s| s.issuer.issuer == named))
+        !self.sources.is_empty()
+            && named().is_some_and(|named| self.sources.iter().any(|s| s.issuer.issuer == named))
     }
 
     /// What a token says, if it is a good one of an issuer among `among`; by the keys that are known now, unless
     /// it may `ask` for more.
     pub(super) async fn verify(&self, token: &str, among: &[Name], ask: bool) -> Result<Verified, Refusal> {
-        let parsed = Unverified::parse(token).ok_or(Refusal::Unauthenticated)?;
-        let theirs =
-            |s: &&Source| among.contains(&s.issuer.name) && parsed.is_for(&s.issuer, clock::now_ms());
-        let source = self.0.iter().find(theirs).ok_or(Refusal::Unauthenticated)?;
-        let verify = |known: &Known| {
-            let key = keys::meant(&known.keys, parsed.kid.as_deref(), parsed.algorithm)?;
-            Some(parsed.verified(&source.issuer, key).ok_or(Refusal::Unauthenticated))
+        let parsed = Unverified::parse(token);
+        let theirs = |s: &&Source| among.contains(&s.issuer.name);
+        let named = parsed.as_ref().and_then(Unverified::issuer);
+        let source = self.sources.iter().filter(theirs).find(|s| named == Some(&s.issuer.issuer));
+        let found = match (&parsed, source) {
+            (None, _) => Err(Flaw::Form),
+            (Some(_), None) => Err(Flaw::Issuer),
+            (Some(parsed), Some(source)) => source.verify(parsed, ask).await?,
         };
-        let found = source.current().as_deref().and_then(verify);
-        if let Some(found) = found {
-            return found;
-        }
-        if ask {
-            source.ask_for_unknown().await;
-        }
-        let known = source.current().ok_or_else(|| Refusal::IssuerUnavailable(source.issuer.name.clone()))?;
-        verify(&known).unwrap_or(Err(Refusal::Unauthenticated))
+        found.map_err(|flaw| {
+            // Who asks for the record only has heard already.
+            if ask {
+                self.refusals.tell(source.map_or("", |source| &source.issuer.name), flaw);
+            }
+            Refusal::Unauthenticated
+        })
     }
 
     /// Whether a token that was good still is: it has not ended, and its issuer still has the key.
     pub(super) fn still_stand_for(&self, token: &Verified) -> bool {
-        let source = self.0.iter().find(|s| s.issuer.name == token.issuer);
+        let source = self.sources.iter().find(|s| s.issuer.name == token.issuer);
         let keys = source.and_then(Source::current);
         token.is_current(clock::now_ms())
             && keys.is_some_and(|known| known.keys.iter().any(|key| key.thumbprint == token.key))
@@ -117,16 +120,77 @@ impl Issuers {
 
     /// Keeps the keys of all of them up to date.
     pub async fn follow(app: Arc<App>) {
-        let each = app.issuers.0.iter().map(|source| source.follow(&app));
+        let each = app.issuers.sources.iter().map(|source| source.follow(&app));
         futures_util::future::join_all(each).await;
     }
 }
 
+/// Asks each issuer for its keys, as a proxy would; why they cannot be read.
+pub async fn examine(issuers: &[Issuer]) -> Result<Vec<(Name, Result<(), String>)>, IssuerError> {
+    let http = client()?;
+    let ask = async |issuer: &Issuer| (issuer.name.clone(), Source::new(issuer, &http).read().await);
+    Ok(futures_util::future::join_all(issuers.iter().map(ask)).await)
+}
+
+fn client() -> Result<reqwest::Client, IssuerError> {
+    let builder = reqwest::Client::builder().timeout(TIMEOUT).connect_timeout(TIMEOUT);
+    // What the environment names for other programs could put its own keys in their place.
+    Ok(builder.redirect(reqwest::redirect::Policy::none()).no_proxy().build()?)
+}
+
+/// Without the address, which may have a query.
+fn causes(error: reqwest::Error) -> String {
+    Causes(&error.without_url()).to_string()
+}
+
+impl Refusals {
+    /// Whoever sends tokens does not fill the log: a line for each issuer and flaw, now and then.
+    fn tell(&self, issuer: &str, flaw: Flaw) {
+        self.count.with_label_values(&[issuer, flaw.as_str()]).inc();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let last = told.insert((issuer.to_owned(), flaw), now);
+        if last.is_none_or(|last| now.duration_since(last) >= TELL_EVERY) {
+            tracing::warn!(
+                issuer,
+                reason = flaw.as_str(),
+                "tokens are refused; told once in {} s, counted in oakallow_tokens_refused_total",
+                TELL_EVERY.as_secs()
+            );
+        } else if let Some(last) = last {
+            told.insert((issuer.to_owned(), flaw), last);
+        }
+    }
+}
+
 impl Source {
+    fn new(issuer: &Issuer, http: &reqwest::Client) -> Self {
+        let (keys, asked) = (ArcSwapOption::empty(), Mutex::new(None));
+        Self { issuer: issuer.clone(), http: http.clone(), keys, asked }
+    }
+
     /// The keys, unless they are too old to be believed.
     fn current(&self) -> Option<Arc<Known>> {
         let age_max = self.issuer.keys_age_max_s.saturating_mul(1000);
         self.keys.load_full().filter(|known| clock::now_ms().saturating_sub(known.at) <= age_max)
+    }
+
+    async fn verify(&self, token: &Unverified<'_>, ask: bool) -> Result<Result<Verified, Flaw>, Refusal> {
+        if let Err(flaw) = token.is_for(&self.issuer, clock::now_ms()) {
+            return Ok(Err(flaw));
+        }
+        let verify = |known: &Known| {
+            let key = keys::meant(&known.keys, token.kid.as_deref(), token.algorithm)?;
+            Some(token.verified(&self.issuer, key))
+        };
+        if let Some(found) = self.current().as_deref().and_then(verify) {
+            return Ok(found);
+        }
+        if ask {
+            self.ask_for_unknown().await;
+        }
+        let known = self.current().ok_or_else(|| Refusal::IssuerUnavailable(self.issuer.name.clone()))?;
+        Ok(verify(&known).unwrap_or(Err(Flaw::Key)))
     }
 
     async fn follow(&self, app: &App) {
@@ -187,14 +251,14 @@ impl Source {
 
     async fn get(&self, url: &str) -> Result<Vec<u8>, String> {
         let request = self.http.get(url).header("accept", "application/json");
-        let answer = request.send().await.map_err(|e| e.without_url().to_string())?;
+        let answer = request.send().await.map_err(causes)?;
         if !answer.status().is_success() {
             return Err(format!("{url} answers {}", answer.status()));
         }
         let mut body = Vec::new();
         let mut parts = answer.bytes_stream();
         while let Some(part) = parts.next().await {
-            body.extend_from_slice(&part.map_err(|e| e.without_url().to_string())?);
+            body.extend_from_slice(&part.map_err(causes)?);
             if body.len() > BYTES_MAX {
                 return Err(format!("{url} answers more than {BYTES_MAX} bytes"));
             }

@@ -11,7 +11,7 @@ mod token;
 
 pub use caller::{Caller, Credential, Gate, by_key, key_principal};
 pub use credential::{KEY_HEADER, TENANT_HEADER, credential, is_bearer_token};
-pub use issuer::{IssuerError, Issuers};
+pub use issuer::{IssuerError, Issuers, examine};
 pub use keys::check_file;
 pub use metadata::{Resource, WELL_KNOWN};
 pub use own::{Identity, IdentityError, write_private};

@@ -19,6 +19,49 @@ const BYTES_MAX: usize = 16 * 1024;
 /// Clocks differ by so much.
 const LEEWAY_MS: UnixMs = 5_000;
 
+/// Why a token is not good. The names are labels of a metric: there are these, whatever a token says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Flaw {
+    /// It is no token, or one of a kind or with a signature of a kind that is not taken.
+    Form,
+    /// The listener takes none of its issuer.
+    Issuer,
+    /// It is for somebody else.
+    Audience,
+    /// The issuer does not sign in this way, as far as is configured.
+    Algorithm,
+    /// Its time has not come.
+    Early,
+    /// Its time is over, or it has none.
+    Ended,
+    /// Its issuer has no such key.
+    Key,
+    /// The key did not sign it.
+    Signature,
+    /// It does not say who calls.
+    Principal,
+    /// It does not say for which tenant.
+    Tenant,
+}
+
+impl Flaw {
+    /// The stable name.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Form => "form",
+            Self::Issuer => "issuer",
+            Self::Audience => "audience",
+            Self::Algorithm => "algorithm",
+            Self::Early => "early",
+            Self::Ended => "ended",
+            Self::Key => "key",
+            Self::Signature => "signature",
+            Self::Principal => "principal",
+            Self::Tenant => "tenant",
+        }
+    }
+}
+
 /// What a good token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
@@ -78,7 +121,7 @@ impl<'t> Unverified<'t> {
     }
 
     /// Whether it would be good now, were it signed.
-    pub(super) fn is_for(&self, issuer: &Issuer, now: UnixMs) -> bool {
+    pub(super) fn is_for(&self, issuer: &Issuer, now: UnixMs) -> Result<(), Flaw> {
         let moment = |claim: &str| self.claims.get(claim).map(milliseconds);
         let begins = match moment("nbf") {
             None => true,
@@ -90,25 +133,29 @@ impl<'t> Unverified<'t> {
             Some(one) => one.as_str().is_some_and(|one| takes(issuer, one)),
             None => false,
         };
-        begins
-            && ends
-            && ours
-            && self.issuer() == Some(&issuer.issuer)
-            && issuer.algorithms.contains(&self.algorithm)
+        let flaws = [
+            (self.issuer() == Some(&issuer.issuer), Flaw::Issuer),
+            (ours, Flaw::Audience),
+            (issuer.algorithms.contains(&self.algorithm), Flaw::Algorithm),
+            (begins, Flaw::Early),
+            (ends, Flaw::Ended),
+        ];
+        flaws.into_iter().find(|(good, _)| !good).map_or(Ok(()), |(_, flaw)| Err(flaw))
     }
 
     /// What it says, if this key signed it.
-    pub(super) fn verified(&self, issuer: &Issuer, key: &Key) -> Option<Verified> {
+    pub(super) fn verified(&self, issuer: &Issuer, key: &Key) -> Result<Verified, Flaw> {
         if !key.verifies(self.algorithm, self.signed.as_bytes(), &self.signature) {
-            return None;
+            return Err(Flaw::Signature);
         }
-        let subject = self.claims.get(&issuer.principal_claim)?.as_str()?;
-        Some(Verified {
+        let subject = self.claims.get(&issuer.principal_claim).and_then(Value::as_str);
+        let principal = subject.and_then(|subject| principal::of_token(&issuer.name, subject).ok());
+        Ok(Verified {
             issuer: issuer.name.clone(),
             key: key.thumbprint,
-            expires_at: self.claims.get("exp").and_then(milliseconds)?,
-            principal: principal::of_token(&issuer.name, subject).ok()?,
-            tenancy: self.tenancy(&issuer.tenant)?,
+            expires_at: self.claims.get("exp").and_then(milliseconds).ok_or(Flaw::Ended)?,
+            principal: principal.ok_or(Flaw::Principal)?,
+            tenancy: self.tenancy(&issuer.tenant).ok_or(Flaw::Tenant)?,
             owner: self.owner(&issuer.owner),
         })
     }

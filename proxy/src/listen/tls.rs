@@ -1,5 +1,6 @@
 //! TLS of a listener: what its files say, taken up again when they change.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -183,18 +184,14 @@ impl Trust {
     }
 }
 
-/// For how many more days the chain of a listener is good; fewer than none when it has ended.
-pub fn days_left(files: &Tls) -> Result<i64, PemError> {
+/// For how many more days all certificates in a file are good; fewer than none when one has ended.
+pub fn days_left(file: &Path) -> Result<i64, PemError> {
     const DAY_MS: i64 = 24 * 3600 * 1000;
     let milliseconds = |at: UnixMs| i64::try_from(at).unwrap_or(i64::MAX);
-    ends_at(files)
-        .map(|end| milliseconds(end).saturating_sub(milliseconds(clock::now_ms())).div_euclid(DAY_MS))
-}
-
-fn ends_at(files: &Tls) -> Result<UnixMs, PemError> {
-    let chain = certificates(&files.certificate, &read(&files.certificate)?)?;
-    let ends = chain.iter().filter_map(|der| not_after(der));
-    ends.min().ok_or_else(|| PemError::new(&files.certificate, "the certificate cannot be read"))
+    let all = certificates(file, &read(file)?)?;
+    let end = all.iter().filter_map(|der| not_after(der)).min();
+    let end = end.ok_or_else(|| PemError::new(file, "the certificate cannot be read"))?;
+    Ok(milliseconds(end).saturating_sub(milliseconds(clock::now_ms())).div_euclid(DAY_MS))
 }
 
 /// When a certificate ends.

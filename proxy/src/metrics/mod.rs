@@ -342,6 +342,8 @@ pub struct Entrance {
     pub tls_handshake_failures: IntCounter,
     /// Times that the keys of an issuer were read on schedule, by what came of it.
     pub issuer_key_reads: IntCounterVec,
+    /// Tokens that were not good, by their issuer and by why.
+    pub tokens_refused: IntCounterVec,
 }
 
 impl Entrance {
@@ -365,6 +367,11 @@ impl Entrance {
                 "oakallow_issuer_key_reads_total",
                 "Times that the keys of an issuer were read",
                 &["issuer", "result"],
+            )?,
+            tokens_refused: made.counters(
+                "oakallow_tokens_refused_total",
+                "Tokens of callers that were not good",
+                &["issuer", "reason"],
             )?,
         })
     }

@@ -38,6 +38,7 @@ mod packed;
 mod panics;
 mod power;
 mod record;
+mod refused_tokens;
 mod release;
 mod reload;
 mod revoked;

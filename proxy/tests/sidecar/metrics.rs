@@ -70,6 +70,8 @@ async fn the_guide_lists_every_metric_with_its_type_and_labels_and_no_other() {
     assert!(sidecar.metric("oakallow_held_bytes").await > 0.0);
     sidecar.backend.decide(ApprovalStatus::Approved);
     assert_eq!(held.await.unwrap().unwrap().status(), 200);
+    let stranger = client().post(format!("http://{}/tools/read", sidecar.proxy.data)).bearer_auth("a.b.c");
+    assert_eq!(stranger.send().await.unwrap().status(), 401);
     sidecar.upstream.goes_away();
     assert_eq!(sidecar.call("read").send().await.unwrap().status(), 502);
     assert_eq!(exported(&page(&sidecar).await), documented());

@@ -188,6 +188,37 @@ async fn what_only_looks_like_a_token_is_refused() {
 }
 
 #[tokio::test]
+async fn why_tokens_are_refused_is_counted_by_issuer_and_reason() {
+    let world = World::start().await;
+    let (good, signer) = (claims("grace"), &world.signer);
+    let header = json!({"alg": "ES256", "kid": "one"});
+    let with = |name: &str, value: Value| {
+        let mut changed = good.clone();
+        changed[name] = value;
+        signer.token(&header, &changed)
+    };
+    for (issuer, reason, token) in [
+        ("", "form", "e30.e30".to_owned()),
+        ("", "issuer", with("iss", json!("https://other.example"))),
+        ("corp", "audience", with("aud", json!("other"))),
+        ("corp", "algorithm", signer.token(&json!({"alg": "ES384", "kid": "one"}), &good)),
+        ("corp", "early", with("nbf", json!(now_s() + 60))),
+        ("corp", "ended", with("exp", json!(now_s() - 60))),
+        ("corp", "key", signer.good("two", "grace")),
+        ("corp", "signature", Signer::p256().good("one", "grace")),
+        ("corp", "principal", with("sub", json!(7))),
+        ("corp", "tenant", with("tenant", json!(7))),
+    ] {
+        world.is_refused(reason, &token).await;
+        let series = format!("oakallow_tokens_refused_total{{issuer=\"{issuer}\",reason=\"{reason}\"}}");
+        assert_eq!(world.sidecar.metric(&series).await, 1.0, "{series}");
+    }
+    assert_eq!(world.sidecar.metric("oakallow_tokens_refused_total").await, 10.0);
+    assert_eq!(world.read(&signer.good("one", "grace")).await.status(), 200);
+    assert_eq!(world.sidecar.metric("oakallow_tokens_refused_total").await, 10.0);
+}
+
+#[tokio::test]
 async fn what_has_not_the_form_of_a_token_is_refused() {
     let world = World::start().await;
     let whole = world.signer.good("one", "grace");
