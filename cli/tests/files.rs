@@ -227,17 +227,25 @@ fn tls_files(dir: &Path) {
     let server = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     fs::write(dir.join("tls.crt"), server.cert.pem()).unwrap();
     fs::write(dir.join("tls.key"), server.signing_key.serialize_pem()).unwrap();
-    fs::write(dir.join("clients.crt"), server.cert.pem()).unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let authority = authority.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    fs::write(dir.join("clients.crt"), authority.pem()).unwrap();
     fs::write(dir.join("other.key"), rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
     fs::write(dir.join("empty.json"), "{\"keys\": []}").unwrap();
 }
 
 /// What of `config/identity.yaml` is changed, into what, and what is said about it.
-const BAD_IDENTITY: [(&str, &str, &str); 22] = [
+const BAD_IDENTITY: [(&str, &str, &str); 23] = [
     ("certificate: DIR/tls.crt", "certificate: DIR/none.crt", "none.crt`: No such file"),
     ("key: DIR/tls.key", "key: DIR/other.key", "other.key`: the key is not that of the certificate"),
     ("key: DIR/tls.key", "key: DIR/tls.crt", "there is no private key in PEM in it"),
     ("client_ca: DIR/clients.crt", "client_ca: DIR/tls.key", "there is no certificate in PEM in it"),
+    (
+        "client_ca: DIR/clients.crt",
+        "client_ca: DIR/tls.crt",
+        "tls.crt`: a certificate in it is no authority's",
+    ),
     (
         "client_ca: DIR/clients.crt",
         "client_certificate: required",

@@ -176,6 +176,10 @@ impl Loaded {
 impl Trust {
     fn of(clients: &Clients, pem: &[u8], provider: Arc<CryptoProvider>) -> Result<Self, PemError> {
         let fail = |problem: String| PemError::new(&clients.ca, problem);
+        if certificates(&clients.ca, pem)?.iter().any(|der| !is_authority(der)) {
+            // Whoever has its key could sign others.
+            return Err(fail("a certificate in it is no authority's (it has not CA:TRUE)".to_owned()));
+        }
         let roots = authorities(&clients.ca, pem)?;
         let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
         let builder = if clients.required { builder } else { builder.allow_unauthenticated() };
@@ -192,6 +196,14 @@ pub fn days_left(file: &Path) -> Result<i64, PemError> {
     let end = all.iter().filter_map(|der| not_after(der)).min();
     let end = end.ok_or_else(|| PemError::new(file, "the certificate cannot be read"))?;
     Ok(milliseconds(end).saturating_sub(milliseconds(clock::now_ms())).div_euclid(DAY_MS))
+}
+
+/// Whether a certificate may sign others (RFC 5280 section 4.2.1.9).
+fn is_authority(der: &[u8]) -> bool {
+    let constraints = X509Certificate::from_der(der)
+        .ok()
+        .and_then(|(_, c)| c.basic_constraints().ok()?.map(|c| c.value.ca));
+    constraints.unwrap_or(false)
 }
 
 /// When a certificate ends.
