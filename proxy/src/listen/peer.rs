@@ -19,8 +19,10 @@ pub struct Peer {
     pub principal: Option<Name>,
     pub(super) not_after: UnixMs,
     chain: Vec<CertificateDer<'static>>,
-    /// The authorities that were last found to stand for it.
-    believed_by: Mutex<Option<[u8; 32]>>,
+    /// When the certificates between it and its authority end.
+    ends: Vec<UnixMs>,
+    /// The authorities that were last found to stand for it, and how many of those between had ended then.
+    believed_by: Mutex<Option<([u8; 32], usize)>>,
 }
 
 impl Peer {
@@ -32,20 +34,22 @@ impl Peer {
             principal: named(leaf),
             not_after: not_after(leaf)?,
             chain: chain.to_vec(),
+            ends: chain.iter().skip(1).filter_map(|der| not_after(der)).collect(),
             believed_by: Mutex::new(None),
         })
     }
 
-    /// Asks `verify` once for each set of authorities.
+    /// Asks `verify` once for each set of authorities, and again when a certificate of the chain has ended since.
     pub(super) fn is_believed_by(
         &self,
-        authorities: [u8; 32],
+        (authorities, now): ([u8; 32], UnixMs),
         verify: impl FnOnce(&CertificateDer<'_>, &[CertificateDer<'_>]) -> bool,
     ) -> bool {
         let mut believed_by = self.believed_by.lock().unwrap_or_else(PoisonError::into_inner);
-        let believed = *believed_by == Some(authorities)
+        let asked = (authorities, self.ends.iter().filter(|end| **end <= now).count());
+        let believed = *believed_by == Some(asked)
             || self.chain.split_first().is_some_and(|(leaf, more)| verify(leaf, more));
-        *believed_by = believed.then_some(authorities);
+        *believed_by = believed.then_some(asked);
         believed
     }
 }
@@ -79,5 +83,35 @@ fn dns<'a>(name: &GeneralName<'a>) -> Option<&'a str> {
     match name {
         GeneralName::DNSName(host) => Some(host),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    #[test]
+    fn a_chain_is_looked_at_again_when_a_certificate_in_it_has_ended() {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = date_time_ymd(2030, 1, 1);
+        let between = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let params = CertificateParams::new(vec!["bot.corp".to_owned()]).unwrap();
+        let leaf = params.signed_by(&KeyPair::generate().unwrap(), &between).unwrap();
+        let peer = Peer::new(&[leaf.der().clone(), between.der().clone()]).unwrap();
+        let (authorities, end) = ([1; 32], 1_893_456_000_000);
+        let asked = std::cell::Cell::new(0);
+        let believed = |now: UnixMs| {
+            peer.is_believed_by((authorities, now), |_, _| {
+                asked.set(asked.get() + 1);
+                now < end
+            })
+        };
+        assert!(believed(end - 2) && believed(end - 1));
+        assert_eq!(asked.get(), 1, "once for both");
+        assert!(!believed(end) && !believed(end + 1));
+        assert_eq!(asked.get(), 3, "who is not believed is asked about each time");
     }
 }

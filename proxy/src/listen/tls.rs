@@ -134,7 +134,7 @@ impl TlsState {
         }
         let loaded = self.loaded.load();
         let Some(trust) = &loaded.trust else { return false };
-        peer.is_believed_by(trust.content, |leaf, more| {
+        peer.is_believed_by((trust.content, now), |leaf, more| {
             let now = UnixTime::since_unix_epoch(Duration::from_millis(now));
             trust.verifier.verify_client_cert(leaf, more, now).is_ok()
         })
