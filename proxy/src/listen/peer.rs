@@ -66,10 +66,19 @@ fn named(der: &[u8]) -> Option<Name> {
     let uris: Vec<&str> = names.iter().filter_map(uri).collect();
     let hosts: Vec<&str> = names.iter().filter_map(dns).collect();
     match (uris.as_slice(), hosts.as_slice()) {
-        ([uri], _) => principal::of_certificate(uri).ok(),
+        // Without a scheme it could be taken for the DNS name of somebody else.
+        ([uri], _) if has_scheme(uri) => principal::of_certificate(uri).ok(),
         ([], [host]) if !host.contains('*') => principal::of_certificate(&host.to_ascii_lowercase()).ok(),
         _ => None,
     }
+}
+
+/// RFC 3986 section 3.1.
+fn has_scheme(uri: &str) -> bool {
+    let may = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    uri.split_once(':').is_some_and(|(scheme, rest)| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(may) && !rest.is_empty()
+    })
 }
 
 fn uri<'a>(name: &GeneralName<'a>) -> Option<&'a str> {

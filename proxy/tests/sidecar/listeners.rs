@@ -136,6 +136,7 @@ async fn a_certificate_that_names_nobody_or_several_is_nobody() {
     let ours = &world.authority;
     for (what, own) in [
         ("a common name", ours.client(&[], &[])),
+        ("a URI without a scheme", ours.client(&["bot.corp"], &["bot.corp"])),
         ("two URIs", ours.client(&["spiffe://corp/a", "spiffe://corp/b"], &[])),
         ("two hosts", ours.client(&[], &["a.corp", "b.corp"])),
         ("a wildcard", ours.client(&[], &["*.corp"])),
