@@ -186,7 +186,8 @@ fn describe(
     let resource = Resource::of(connection.listener(), parts)?;
     let is_route = |path: &str| live.config.routes.iter().any(|r| r.pattern.matches(path).is_some());
     let path = parts.uri.path();
-    client.challenged_by(resource.challenge(if is_route(path) { path } else { "" }));
+    let has_token = parts.headers.contains_key(http::header::AUTHORIZATION);
+    client.challenged_by(resource.challenge(if is_route(path) { path } else { "" }, has_token));
     let of = path.strip_prefix(WELL_KNOWN).filter(|of| of.is_empty() || is_route(of))?;
     (parts.method == Method::GET).then(|| resource.document(&live.config, of).to_string().into())
 }

@@ -51,9 +51,13 @@ impl<'a> Resource<'a> {
 
     /// What a 401 says in `WWW-Authenticate` (section 5.1).
     #[must_use]
-    pub fn challenge(&self, path: &str) -> Option<HeaderValue> {
-        let text =
-            format!("Bearer realm=\"oakallow\", resource_metadata=\"{}{WELL_KNOWN}{path}\"", self.base);
+    pub fn challenge(&self, path: &str, has_token: bool) -> Option<HeaderValue> {
+        // Who brought none has to fetch one, not another one (RFC 6750 section 3.1).
+        let error = if has_token { ", error=\"invalid_token\"" } else { "" };
+        let text = format!(
+            "Bearer realm=\"oakallow\", resource_metadata=\"{}{WELL_KNOWN}{path}\"{error}",
+            self.base
+        );
         HeaderValue::from_str(&text).ok()
     }
 }

@@ -188,7 +188,10 @@ impl<'t> Unverified<'t> {
         match claim {
             Value::Array(several) => {
                 let several: Option<Vec<Name>> = several.iter().map(name).collect();
-                several.map(|several| Some(Tenancy::Some(several)))
+                several.map(|several| match <[Name; 1]>::try_from(several) {
+                    Ok([one]) => Some(Tenancy::One(one)),
+                    Err(several) => Some(Tenancy::Some(several)),
+                })
             }
             one => name(one).map(|one| Some(Tenancy::One(one))),
         }

@@ -85,6 +85,10 @@ async fn a_token_for_the_resource_that_discovery_names_is_good_on_each_route() {
         let challenge = ping(path, "https://other.example").await.unwrap();
         assert_eq!(challenge.status(), 401);
         let challenge = challenge.headers()["www-authenticate"].to_str().unwrap().to_owned();
+        assert!(challenge.ends_with(", error=\"invalid_token\""), "{challenge}");
+        let bare = client().post(format!("{base}{path}")).json(&json!({})).send().await.unwrap();
+        let bare = bare.headers()["www-authenticate"].to_str().unwrap().to_owned();
+        assert!(bare.starts_with("Bearer ") && !bare.contains("error"), "{bare}");
         let at = challenge.split_once("resource_metadata=\"https://tools.example").unwrap().1;
         let described =
             client().get(format!("{base}{}", at.split_once('"').unwrap().0)).send().await.unwrap();
@@ -380,6 +384,8 @@ async fn a_token_selects_among_its_tenants_and_they_exist() {
         (json!(["acme", "globex"]), None, 403),
         (json!(["acme", "globex"]), Some("globex"), 200),
         (json!(["acme", "globex"]), Some("initech"), 403),
+        (json!(["acme"]), None, 200),
+        (json!(["acme"]), Some("globex"), 403),
         (json!([]), Some("acme"), 403),
     ] {
         let call = world.call("read", &token(claim.clone()));
