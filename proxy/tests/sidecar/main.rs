@@ -12,6 +12,7 @@ mod access;
 mod admin;
 mod bodies;
 mod bundles;
+mod claims;
 mod clocks;
 mod consume;
 mod detours;
