@@ -2,6 +2,7 @@
 //! when the head of its next request has to be whole. Pingora bounds each read, and a client that sends a byte a
 //! minute is never late for one.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -61,6 +62,8 @@ pub struct Connection {
     all: Connections,
     /// By which it came.
     listener: Arc<Listener>,
+    /// From where, over TCP.
+    client: Option<IpAddr>,
     /// What its client has shown.
     peer: OnceLock<Arc<Peer>>,
     place: Place,
@@ -80,7 +83,12 @@ struct State {
 impl Connections {
     /// A new connection; `None` when it is so far beyond the limit that it gets no answer.
     #[must_use]
-    pub fn enter(&self, config: &Config, listener: &Arc<Listener>) -> Option<Arc<Connection>> {
+    pub fn enter(
+        &self,
+        config: &Config,
+        listener: &Arc<Listener>,
+        client: Option<IpAddr>,
+    ) -> Option<Arc<Connection>> {
         let limits = &config.limits;
         let patience = Patience {
             head: Duration::from_secs(limits.head_read_timeout_s),
@@ -92,6 +100,7 @@ impl Connections {
         let connection = Connection {
             all: self.clone(),
             listener: listener.clone(),
+            client,
             peer: OnceLock::new(),
             place,
             patience,
@@ -158,6 +167,12 @@ impl Connection {
     #[must_use]
     pub fn listener(&self) -> &Arc<Listener> {
         &self.listener
+    }
+
+    /// The address of whoever connected, over TCP.
+    #[must_use]
+    pub fn client(&self) -> Option<IpAddr> {
+        self.client
     }
 
     /// The certificate that its client has shown.

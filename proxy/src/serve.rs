@@ -73,6 +73,7 @@ async fn answer(app: &Arc<App>, session: &mut Session) -> Result<(), Gone> {
     trail.note(|noted| {
         noted.txn.clone_from(&txn);
         noted.listener = connection.as_ref().map(|c| c.listener().name.clone()).unwrap_or_default();
+        noted.client = connection.as_ref().and_then(|c| c.client());
         noted.http_version = version(parts.version);
     });
     trail.follow_headers(&parts.headers);
@@ -186,7 +187,7 @@ fn describe(
     let resource = Resource::of(connection.listener(), parts)?;
     let is_route = |path: &str| live.config.routes.iter().any(|r| r.pattern.matches(path).is_some());
     let path = parts.uri.path();
-    let has_token = parts.headers.contains_key(http::header::AUTHORIZATION);
+    let has_token = parts.headers.contains_key(AUTHORIZATION);
     client.challenged_by(resource.challenge(if is_route(path) { path } else { "" }, has_token));
     let of = path.strip_prefix(WELL_KNOWN).filter(|of| of.is_empty() || is_route(of))?;
     (parts.method == Method::GET).then(|| resource.document(&live.config, of).to_string().into())

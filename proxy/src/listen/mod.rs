@@ -6,7 +6,7 @@ pub mod peer;
 pub mod tls;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -133,14 +133,16 @@ fn bind_unix(path: &Path, mode: u32) -> io::Result<UnixListener> {
 }
 
 impl Socket {
-    async fn accept(&self) -> io::Result<Plain> {
+    async fn accept(&self) -> io::Result<(Plain, Option<IpAddr>)> {
         match &self.0 {
             Door::Tcp(listener) => {
-                let (tcp, _) = listener.accept().await?;
+                let (tcp, client) = listener.accept().await?;
                 let _ = tcp.set_nodelay(true);
-                Ok(Plain::from(tcp))
+                Ok((Plain::from(tcp), Some(client.ip().to_canonical())))
             }
-            Door::Unix { listener, .. } => listener.accept().await.map(|(stream, _)| Plain::from(stream)),
+            Door::Unix { listener, .. } => {
+                listener.accept().await.map(|(stream, _)| (Plain::from(stream), None))
+            }
         }
     }
 }
@@ -159,12 +161,12 @@ pub async fn accept(
             accepted = socket.accept() => accepted,
             _ = stopped.wait_for(|s| *s) => return,
         };
-        let Ok(mut stream) = accepted else {
+        let Ok((mut stream, client)) = accepted else {
             // Out of file descriptors, most likely.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Some(connection) = app.connections.enter(&app.live().config, &listener) else {
+        let Some(connection) = app.connections.enter(&app.live().config, &listener, client) else {
             app.metrics.connections_refused.inc();
             continue;
         };

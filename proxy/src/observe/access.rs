@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -49,6 +50,8 @@ pub(super) struct Line<'a> {
 #[serde(rename_all = "snake_case")]
 struct About<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     http_version: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     principal: Option<&'a str>,
@@ -91,6 +94,7 @@ impl<'a> Line<'a> {
         let noted = ended.noted;
         let ms = |phase| noted.took(phase).map(milliseconds);
         let about = About {
+            client: noted.client,
             http_version: noted.http_version,
             principal: noted.principal.as_deref(),
             tenant: noted.tenant.as_deref(),

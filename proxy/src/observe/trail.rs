@@ -3,6 +3,7 @@
 //! It goes with the task that works on the request, not through every signature: nothing may depend on it. Should
 //! the request end early (a panic, a task that is dropped), what was noted until then is written all the same.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,8 @@ pub struct Noted {
     pub txn: String,
     /// How it came: the listener's address, or [`STDIO`].
     pub listener: Arc<str>,
+    /// The client's address, as far as this machine sees it; none over a socket or stdio.
+    pub client: Option<IpAddr>,
     /// `1.0`, `1.1` or `2`; none over stdio.
     pub http_version: Option<&'static str>,
     /// Who sent it.

@@ -55,7 +55,10 @@ async fn a_line_names_the_listener_that_the_request_came_by() {
         };
         let call = client.post(format!("http://{host}/tools/read")).header("x-api-key", AGENT);
         assert_eq!(call.json(&json!({"id": "42"})).send().await.unwrap().status(), 200);
-        let said = line(&file, number + 1).await["listener"].clone();
+        let whole = line(&file, number + 1).await;
+        let of_socket = host == "localhost";
+        assert_eq!(whole["client"], if of_socket { Value::Null } else { json!("127.0.0.1") });
+        let said = whole["listener"].clone();
         assert_eq!(said, if host == "localhost" { unix.clone() } else { host });
     }
     // One that is turned away came by a listener as well.
@@ -74,7 +77,7 @@ async fn every_request_leaves_one_line_that_says_what_became_of_it() {
     says(
         &line(&file, 1).await,
         &json!({
-            "listener": sidecar.proxy.data.to_string(), "http_version": "1.1", "principal": "ada", "tenant": null, "route": "http", "tool": "read",
+            "client": "127.0.0.1", "listener": sidecar.proxy.data.to_string(), "http_version": "1.1", "principal": "ada", "tenant": null, "route": "http", "tool": "read",
             "decision": "allowed", "permit": "rule", "status": 200, "outcome": "success", "error": null,
             "bytes_in": 11, "bytes_out": 11, "trace_id": TRACE, "held_ms": null, "approval_id": null,
         }),
