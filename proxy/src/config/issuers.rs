@@ -10,6 +10,7 @@ use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::Config;
+use super::url::{has_fair_port, shown};
 
 /// Whose tokens say who calls, and how they are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -261,16 +262,20 @@ fn source(
 
 /// Keys that came in the clear could be anybody's. On this machine nobody is in between.
 pub(crate) fn is_safe(url: &str) -> Result<(), String> {
-    let uri: Uri = url.parse().map_err(|_| format!("`{url}` is not a URL"))?;
-    if !super::url::has_fair_port(&uri) {
-        return Err(format!("`{url}`: a port is 1 to 65535"));
+    let shown = shown("jwks_url", url);
+    let uri: Uri = url.parse().map_err(|_| format!("`{shown}` is not a URL"))?;
+    if !has_fair_port(&uri) {
+        return Err(format!("`{shown}`: a port is 1 to 65535"));
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(format!("`{shown}`: keys are public: their URL has no user or password in it"));
     }
     let host = uri.host().unwrap_or_default();
     let local = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
     match uri.scheme_str() {
         Some("https") if !host.is_empty() => Ok(()),
         Some("http") if local => Ok(()),
-        _ => Err(format!("`{url}`: keys come by https:// (http:// from this machine only)")),
+        _ => Err(format!("`{shown}`: keys come by https:// (http:// from this machine only)")),
     }
 }
 

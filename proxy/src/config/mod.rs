@@ -230,7 +230,7 @@ impl Config {
 
     /// Reads a text; `file` is only for errors.
     pub fn parse(file: &str, text: &str) -> Result<Self, DocumentError> {
-        let written: Written = from_yaml(file, text)?;
+        let written: Written = from_yaml(file, text).map_err(without_value)?;
         Self::from_written(written).map_err(|message| refused(file, text, message))
     }
 
@@ -292,9 +292,13 @@ impl Config {
     }
 
     fn from_written(w: Written) -> Result<Self, String> {
-        let url: Uri = w.backend.url.parse().map_err(|_| format!("`{}` is not a URL", w.backend.url))?;
+        let shown = url::shown("backend", &w.backend.url);
+        let url: Uri = w.backend.url.parse().map_err(|_| format!("`{shown}` is not a URL"))?;
         if url.scheme_str().is_none_or(|s| s != "http" && s != "https") || url.host().is_none() {
-            return Err(format!("`{}`: the backend's URL starts with http:// or https://", w.backend.url));
+            return Err(format!("`{shown}`: the backend's URL starts with http:// or https://"));
+        }
+        if url.authority().is_some_and(|a| a.as_str().contains('@')) || url.query().is_some() {
+            return Err(format!("`{shown}`: the backend's URL has no user, no password and no query"));
         }
         if !url::has_fair_port(&url) {
             return Err("`url`: the port of the backend is 1 to 65535".to_owned());
@@ -340,6 +344,15 @@ fn named_once(routes: &[std::sync::Arc<Route>]) -> Result<(), String> {
         Some(route) => Err(format!("`{}` is the name of two routes", route.name)),
         None => Ok(()),
     }
+}
+
+/// A text in the place of something else may be a secret, and the place is told anyhow.
+fn without_value(mut error: DocumentError) -> DocumentError {
+    let (begin, end) = (error.message.find(": string \""), error.message.rfind("\", expected"));
+    if let (Some(begin), Some(end)) = (begin, end) {
+        error.message.replace_range(begin..=end, ": a text");
+    }
+    error
 }
 
 fn plain(file: &str, message: &str) -> DocumentError {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, Uri};
 use serde::Deserialize;
 
-use super::url::has_fair_port;
+use super::url::{has_fair_port, shown};
 use crate::forward::{HealthCheck, Inject, Link, Place, Protocol, Source, TlsFiles, forbidden_to_inject};
 
 /// The keys of a route that say how its tool server is reached, besides its URL.
@@ -69,11 +69,13 @@ const DNS_REFRESH_S: u64 = 30;
 
 /// The URL of a tool server.
 pub(super) fn url(written: &str) -> Result<Uri, String> {
-    let upstream: Uri = written.parse().map_err(|_| format!("`{written}` is not a URL"))?;
+    let upstream: Uri =
+        written.parse().map_err(|_| format!("`{}` is not a URL", shown("upstream", written)))?;
     let host = upstream.host().filter(|host| !host.is_empty());
     if !matches!(upstream.scheme_str(), Some("http" | "https")) || host.is_none() {
         return Err(format!(
-            "`{written}`: an upstream is http://host:port[/path] or https://…; a Unix socket stands in `endpoints`"
+            "`{}`: an upstream is http://host:port[/path] or https://…; a Unix socket stands in `endpoints`",
+            shown("upstream", written)
         ));
     }
     if upstream.authority().is_some_and(|authority| authority.as_str().contains('@')) {
@@ -87,7 +89,7 @@ pub(super) fn url(written: &str) -> Result<Uri, String> {
         return Err(format!("`{written}`: a port is 1 to 65535"));
     }
     if upstream.query().is_some() {
-        return Err(format!("`{written}`: an upstream has no query"));
+        return Err(format!("`{}`: an upstream has no query", shown("upstream", written)));
     }
     Ok(upstream)
 }
@@ -143,7 +145,8 @@ impl WrittenLink {
         };
         let mut endpoints: Vec<Place> = Vec::new();
         for text in &written {
-            let place = Place::parse(text).map_err(|problem| format!("`{text}`: {problem}"))?;
+            let place =
+                Place::parse(text).map_err(|problem| format!("`{}`: {problem}", shown("endpoints", text)))?;
             if endpoints.contains(&place) {
                 return Err(format!("`{text}` stands twice in `endpoints`"));
             }

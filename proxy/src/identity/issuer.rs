@@ -250,17 +250,18 @@ impl Source {
     }
 
     async fn get(&self, url: &str) -> Result<Vec<u8>, String> {
+        let shown = url.split('?').next().unwrap_or_default();
         let request = self.http.get(url).header("accept", "application/json");
         let answer = request.send().await.map_err(causes)?;
         if !answer.status().is_success() {
-            return Err(format!("{url} answers {}", answer.status()));
+            return Err(format!("{shown} answers {}", answer.status()));
         }
         let mut body = Vec::new();
         let mut parts = answer.bytes_stream();
         while let Some(part) = parts.next().await {
             body.extend_from_slice(&part.map_err(causes)?);
             if body.len() > BYTES_MAX {
-                return Err(format!("{url} answers more than {BYTES_MAX} bytes"));
+                return Err(format!("{shown} answers more than {BYTES_MAX} bytes"));
             }
         }
         Ok(body)
