@@ -203,12 +203,22 @@ fn issuer(w: WrittenIssuer) -> Result<Issuer, String> {
     if let Some(key) = empty.or(audiences.is_empty().then_some("audience")) {
         return Err(format!("the issuer `{name}` has an empty `{key}`"));
     }
+    let claims = [
+        ("principal_claim", &w.principal_claim),
+        ("tenant_claim", &w.tenant_claim),
+        ("owner_claim", &w.owner_claim),
+    ];
+    if let Some((key, _)) =
+        claims.into_iter().find(|(_, claim)| claim.as_ref().is_some_and(|c| c.trim().is_empty()))
+    {
+        return Err(format!("`{key}` is empty: no token has a claim of no name"));
+    }
     let tenant = match (w.tenant, w.tenant_claim) {
         (None, None) => TokenTenant::Nothing,
         (Some(tenant), None) => TokenTenant::Fixed(tenant),
         (None, Some(claim)) => TokenTenant::Claim(claim),
         (Some(_), Some(claim)) => {
-            return Err(format!("`{claim}`: `tenant` and `tenant_claim` exclude each other"));
+            return Err(format!("`tenant_claim: {claim}`: `tenant` and `tenant_claim` exclude each other"));
         }
     };
     let owner = match (w.owner, w.owner_claim) {
@@ -223,7 +233,10 @@ fn issuer(w: WrittenIssuer) -> Result<Issuer, String> {
     if algorithms.is_empty() {
         return Err(format!("the issuer `{name}` has empty `algorithms`: no token could be good"));
     }
-    let refresh = w.keys_refresh_s.unwrap_or(300).max(1);
+    let refresh = w.keys_refresh_s.unwrap_or(300);
+    if refresh == 0 {
+        return Err("`keys_refresh_s` is at least 1".to_owned());
+    }
     let age = w.keys_age_max_s.unwrap_or(3600);
     if age < refresh {
         return Err(format!("`{name}`: `keys_age_max_s` is shorter than `keys_refresh_s`"));

@@ -37,9 +37,9 @@ pub(super) fn check(limits: &Limits) -> Result<(), String> {
 /// The times of a route.
 pub(super) fn check_route(route: &Route) -> Result<(), String> {
     let of = |d: Duration| d.as_secs();
-    let longest = *SECONDS.end();
+    // Who waits for nobody is answered at once.
+    within("budget_s", of(route.hold_budget), &(0..=*SECONDS.end()))?;
     [
-        ("budget_s", of(route.hold_budget)),
         ("comment_every_s", of(route.comment_every)),
         ("progress_every_s", of(route.progress_every)),
         ("connect_s", of(route.connect_timeout)),
@@ -47,7 +47,7 @@ pub(super) fn check_route(route: &Route) -> Result<(), String> {
         ("idle_s", of(route.idle_timeout)),
     ]
     .into_iter()
-    .try_for_each(|(key, value)| within(key, value, &(0..=longest)))
+    .try_for_each(|(key, value)| within(key, value, &SECONDS))
 }
 
 fn within(key: &str, value: u64, range: &RangeInclusive<u64>) -> Result<(), String> {
@@ -91,8 +91,21 @@ mod tests {
             let refused = read(&format!("{{{key}: {value}}}"), &route("a", "")).unwrap_err();
             assert!(refused.contains(key) && refused.contains("test.yaml:3:"), "{refused}");
         }
+        for (key, within) in [("connect_s", "timeouts"), ("idle_s", "timeouts"), ("progress_every_s", "hold")]
+        {
+            let refused = read("{}", &route("a", &format!(", {within}: {{{key}: 0}}"))).unwrap_err();
+            assert!(refused.contains(key) && refused.contains("between 1 and"), "{refused}");
+        }
+        assert!(read("{}", &route("a", ", hold: {budget_s: 0}")).is_ok());
         let refused = read("{}", &route("a", ", hold: {budget_s: 18446744073709551615}")).unwrap_err();
         assert!(refused.contains("budget_s"), "{refused}");
+    }
+
+    #[test]
+    fn a_route_that_never_matches_is_refused() {
+        let other = route("b", "").replace("/b/{tool}", "/a/{tool}");
+        let refused = read("{}", &format!("{}, {other}", route("a", ""))).unwrap_err();
+        assert!(refused.contains("`b`") && refused.contains("`a`"), "{refused}");
     }
 
     #[test]

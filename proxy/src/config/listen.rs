@@ -207,6 +207,12 @@ fn data(written: Option<WrittenData>, issuers: &[Issuer]) -> Result<Vec<DataList
             list.into_iter().map(|w| listener(w, issuers)).collect::<Result<_, _>>()?
         }
     };
+    let fixed = |address: &Address| !matches!(address, Address::Tcp(tcp) if tcp.port() == 0);
+    let mut seen = std::collections::HashSet::new();
+    let mut addresses = listeners.iter().map(|l| &l.address).filter(|address| fixed(address));
+    if let Some(again) = addresses.find(|address| !seen.insert(address.to_string())) {
+        return Err(format!("`{again}` is the address of two listeners"));
+    }
     let used = |issuer: &&Issuer| listeners.iter().any(|l| l.identities.issuers.contains(&issuer.name));
     if let Some(idle) = issuers.iter().find(|issuer| !used(issuer)) {
         return Err(format!("`{}`: no listener has this issuer among its `identities`", idle.name));
@@ -304,7 +310,8 @@ fn address(text: &str, mode: Option<&str>) -> Result<Address, String> {
         return Err(format!("`{text}`: the path of a socket begins with a slash"));
     }
     let mode = mode.unwrap_or("0600");
-    let octal = (3..=4).contains(&mode.len()).then(|| u32::from_str_radix(mode, 8).ok()).flatten();
+    let digits = (3..=4).contains(&mode.len()) && mode.bytes().all(|b| b.is_ascii_digit());
+    let octal = digits.then(|| u32::from_str_radix(mode, 8).ok()).flatten();
     let mode = octal
         .filter(|bits| *bits <= 0o777)
         .ok_or_else(|| format!("`{mode}`: the mode of a socket is written in octal, \"0660\""))?;

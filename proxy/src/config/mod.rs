@@ -311,6 +311,7 @@ impl Config {
         limits::check(&w.limits)?;
         routes.iter().try_for_each(|r| limits::check_route(r))?;
         named_once(&routes)?;
+        reached(&routes)?;
         let stdio = routes.iter().any(|r| r.kind == RouteKind::Stdio);
         Ok(Self {
             listen: listen(w.listen, &routes, &issuers)?,
@@ -353,6 +354,19 @@ fn without_value(mut error: DocumentError) -> DocumentError {
         error.message.replace_range(begin..=end, ": a text");
     }
     error
+}
+
+/// The first route of a path takes all its requests, whatever their method.
+fn reached(routes: &[std::sync::Arc<Route>]) -> Result<(), String> {
+    for (i, route) in routes.iter().enumerate().filter(|(_, route)| route.kind != RouteKind::Stdio) {
+        if let Some(first) = routes.iter().take(i).find(|first| first.pattern == route.pattern) {
+            return Err(format!(
+                "`{}` has the path of the route `{}`, which takes all its requests",
+                route.name, first.name
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn plain(file: &str, message: &str) -> DocumentError {

@@ -103,11 +103,11 @@ pub(super) fn route(mut w: WrittenRoute) -> Result<Arc<Route>, String> {
         resources: w.resources,
         method_pointers: w.method_pointers,
         hold_budget: seconds(w.hold.budget_s),
-        comment_every: seconds(w.hold.comment_every_s.unwrap_or(COMMENT_EVERY_S).max(1)),
-        progress_every: seconds(w.hold.progress_every_s.max(1)),
-        connect_timeout: seconds(timeouts.connect_s.max(1)),
-        response_timeout: seconds(timeouts.response_s.max(1)),
-        idle_timeout: seconds(timeouts.idle_s.max(1)),
+        comment_every: seconds(w.hold.comment_every_s.unwrap_or(COMMENT_EVERY_S)),
+        progress_every: seconds(w.hold.progress_every_s),
+        connect_timeout: seconds(timeouts.connect_s),
+        response_timeout: seconds(timeouts.response_s),
+        idle_timeout: seconds(timeouts.idle_s),
         hide_disabled: w.hide_disabled,
     }))
 }

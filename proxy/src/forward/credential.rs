@@ -61,9 +61,10 @@ impl Inject {
             return Err(InjectError(format!("`{place}`: the secret is empty")));
         }
         let text = Zeroizing::new(format!("{}{secret}", self.prefix));
-        let value = HeaderValue::from_str(&text);
-        let mut value =
-            value.map_err(|_| InjectError(format!("`{place}`: not one line of visible characters")))?;
+        // The type would take other bytes as well, such as the mark that some editors begin a file with.
+        let value = HeaderValue::from_str(&text).ok().filter(|_| text.is_ascii());
+        let mut value = value
+            .ok_or_else(|| InjectError(format!("`{place}`: not one line of visible ASCII characters")))?;
         value.set_sensitive(true);
         Ok(value)
     }

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use oakallow_policy::canonical::{sha256, unbase64url};
 use oakallow_policy::strict_json;
+use ring::agreement::{self, ECDH_P256, ECDH_P384, EphemeralPrivateKey};
+use ring::rand::SystemRandom;
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
 use serde_json::{Map, Value};
 
@@ -64,9 +66,10 @@ impl Key {
             (x.len() == length && y.len() == length).then(|| [vec![4], x, y].concat())
         };
         let material = match (text("kty")?, text("crv")) {
-            ("RSA", _) => Material::Rsa { n: bytes("n")?, e: bytes("e")? },
-            ("EC", Some("P-256")) => Material::P256(point(32)?),
-            ("EC", Some("P-384")) => Material::P384(point(48)?),
+            // What verifies takes no other; a key that can never verify is none.
+            ("RSA", _) => Material::Rsa { n: bytes("n").filter(|n| has_fair_size(n))?, e: bytes("e")? },
+            ("EC", Some("P-256")) => Material::P256(point(32).filter(|p| is_on_curve(&ECDH_P256, p))?),
+            ("EC", Some("P-384")) => Material::P384(point(48).filter(|p| is_on_curve(&ECDH_P384, p))?),
             ("OKP", Some("Ed25519")) => Material::Ed25519(bytes("x").filter(|x| x.len() == 32)?),
             _ => return None,
         };
@@ -115,6 +118,23 @@ impl Key {
             None => false,
         }
     }
+}
+
+/// 2048 to 8192 bits.
+fn has_fair_size(modulus: &[u8]) -> bool {
+    let digits = modulus.iter().skip_while(|byte| **byte == 0);
+    let first = digits.clone().next().copied().unwrap_or_default();
+    let bits = digits.count() * 8 - first.leading_zeros() as usize % 8;
+    (2048..=8192).contains(&bits)
+}
+
+/// Whether an agreement with the key is possible: what is not on the curve is refused there.
+fn is_on_curve(curve: &'static agreement::Algorithm, point: &[u8]) -> bool {
+    let own = EphemeralPrivateKey::generate(curve, &SystemRandom::new());
+    own.and_then(|own| {
+        agreement::agree_ephemeral(own, &agreement::UnparsedPublicKey::new(curve, point), |_| ())
+    })
+    .is_ok()
 }
 
 enum Way<'k> {
