@@ -3,7 +3,10 @@
 use std::io::IsTerminal as _;
 
 use clap::ValueEnum;
+use oakallow_proxy::logs::may_be_written;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::prelude::*;
 
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -27,8 +30,8 @@ pub(crate) fn init(format: Format, default_filter: &str) -> anyhow::Result<()> {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     let set = match format {
-        Format::Text => builder.compact().try_init(),
-        Format::Json => builder.json().try_init(),
+        Format::Text => builder.compact().finish().with(filter_fn(may_be_written)).try_init(),
+        Format::Json => builder.json().finish().with(filter_fn(may_be_written)).try_init(),
     };
     set.map_err(|e| anyhow::anyhow!("logging cannot start: {e}"))
 }

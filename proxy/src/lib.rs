@@ -32,6 +32,7 @@ pub mod head;
 pub mod identity;
 pub mod listen;
 pub mod live;
+pub mod logs;
 pub mod mcp;
 pub mod media;
 pub mod metrics;

@@ -4,10 +4,27 @@ use serde_json::json;
 
 use crate::support::backend::Backend;
 use crate::support::issuer::{AUD, ISS, KeyServer, Signer};
-use crate::support::policy::OrgBundle;
+use crate::support::policy::{AGENT, OrgBundle};
 use crate::support::process::Process;
 use crate::support::sidecar::{client, config_text};
 use crate::support::until;
+use crate::support::upstream::Upstream;
+
+#[tokio::test]
+async fn the_most_detailed_log_has_no_key_in_it() {
+    let (backend, upstream) = (Backend::start(OrgBundle::new(5).signed()), Upstream::start().await);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("proxy.yaml");
+    std::fs::write(&file, config_text(dir.path(), &backend.url, &upstream.url, &json!({}))).unwrap();
+    let proxy = Process::start_logging(&file, "trace,pingora_proxy=trace");
+    assert_eq!(proxy.call("read").send().await.unwrap().status(), 200);
+    let bearer = client().post(format!("http://{}/tools/read", proxy.data)).bearer_auth(AGENT);
+    assert_eq!(bearer.json(&json!({"id": "42"})).send().await.unwrap().status(), 200);
+    until("lines of the call", async || proxy.log().iter().any(|line| line.contains("TRACE")).then_some(()))
+        .await;
+    let shown: Vec<String> = proxy.log().into_iter().filter(|line| line.contains(AGENT)).collect();
+    assert!(shown.is_empty(), "{shown:?}");
+}
 
 #[tokio::test]
 async fn the_log_says_why_once_for_many_and_never_the_token() {
