@@ -52,6 +52,7 @@ pub static STAGE: LazyLock<Stage> = LazyLock::new(|| {
             credential: Credential::Key("00".repeat(32)),
             principal: name("agent"),
             tenant: None,
+            owner: None,
         },
     }
 });
