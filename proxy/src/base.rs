@@ -219,10 +219,14 @@ async fn recover(app: &App) -> Result<(), StartError> {
     if !open.is_empty() {
         tracing::warn!(calls = open.len(), "closing calls that were open when the proxy ended");
     }
-    for (_, opened) in open {
-        app.spool.append_outcome(event::closing(opened)).await?;
-    }
     let data = EventData { reason: Some(env!("CARGO_PKG_VERSION").to_owned()), ..EventData::default() };
-    app.spool.append_outcome(event::plain(EventType::ProxyStarted, None, data)).await?;
+    let started = event::plain(EventType::ProxyStarted, None, data);
+    let closings = open.into_iter().map(|(_, opened)| event::closing(opened));
+    for event in closings.chain([started]) {
+        if let Err(e) = app.spool.append_outcome(event).await {
+            // It is written as soon as it can be, and no call runs before. What is shipped may make the room.
+            tracing::error!(error = %e, "the audit spool cannot be written yet");
+        }
+    }
     Ok(())
 }

@@ -73,7 +73,9 @@ async fn ship(app: &App, key: &SigningKey) -> Result<(), String> {
         e.to_string()
     })?;
     app.spool.set_chain(Chain::Good);
-    app.spool.acknowledge(ack.acknowledged_seq).map_err(|e| e.to_string())
+    let spool = app.spool.clone();
+    let acknowledged = tokio::task::spawn_blocking(move || spool.acknowledge(ack.acknowledged_seq)).await;
+    acknowledged.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
 }
 
 /// An [`AuditBatch`] as it is written, of events that are written already.

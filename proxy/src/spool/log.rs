@@ -57,6 +57,10 @@ pub(super) struct State {
     pub(super) told: u64,
     /// Where the first event stands that it does not have.
     pub(super) cursor: Cursor,
+    /// A write has failed, and what it has left stands behind the last record.
+    pub(super) is_torn: bool,
+    #[cfg(test)]
+    pub(super) fails_next: bool,
 }
 
 impl State {
@@ -134,19 +138,25 @@ impl Log {
         if let Some(seq) = acknowledged {
             record::put(&mut batch.records, Kind::Acknowledged, &seq.to_le_bytes());
         }
+        // First: a disk that the spool has filled has no room for the batch before.
+        self.clean(before);
         self.write(batch, before)?;
-        if let Err(e) = self.clean(after) {
-            tracing::warn!(error = %e, "a part of the audit spool that is not needed any more stays on the disk");
-        }
+        self.clean(after);
         Ok(())
     }
 
     fn write(&self, batch: Batch, head: &Head) -> io::Result<()> {
+        self.mend()?;
         let mut segment = self.current(head)?;
         let begin = segment.bytes;
-        segment.append(&batch.records)?;
-        if self.0.shape.sync {
-            segment.file.sync_data()?;
+        let appended = segment.append(&batch.records, self.0.shape.sync);
+        #[cfg(test)]
+        let appended = appended.and_then(|()| self.fails());
+        if let Err(e) = appended {
+            self.state().is_torn = true;
+            // Where this fails, the next write tries again.
+            let _ = self.mend();
+            return Err(e);
         }
         segment.last = batch.last.unwrap_or(segment.last);
         let number = segment.number;
@@ -165,28 +175,58 @@ impl Log {
         Ok(())
     }
 
+    /// Cuts off what a failed write has left.
+    fn mend(&self) -> io::Result<()> {
+        let current = {
+            let state = self.state();
+            state.segments.back().filter(|_| state.is_torn).cloned()
+        };
+        if let Some(segment) = current {
+            segment.cut()?;
+            self.state().is_torn = false;
+        }
+        Ok(())
+    }
+
     /// The segment that is written to; a new one when the last is large enough.
     fn current(&self, head: &Head) -> io::Result<Segment> {
         let last = self.state().segments.back().cloned();
-        let number = match last {
+        let mut number = match last {
             Some(segment) if segment.bytes < self.0.shape.segment_bytes => return Ok(segment),
             Some(segment) => segment.number + 1,
             None => 1,
         };
+        // One that could not be begun may be in the way.
+        while segment::path(&self.0.directory, number).exists() {
+            number += 1;
+        }
         let segment = begin(&self.0.directory, number, head, self.0.shape.sync)?;
         self.state().segments.push_back(segment.clone());
         Ok(segment)
     }
 
-    /// Removes segments from the front of which the backend has every event. What opened calls that are still open is
-    /// written anew before; only when that is the smaller part, or the log would be written again and again.
-    fn clean(&self, head: &Head) -> io::Result<()> {
+    /// Removes segments from the front of which the backend has every event.
+    fn clean(&self, head: &Head) {
+        if let Err(e) = self.remove_front(head) {
+            tracing::warn!(error = %e, "a part of the audit spool that is not needed any more stays on the disk");
+        }
+    }
+
+    /// What opened calls that are still open is written anew before; only when that is the smaller part, or the log
+    /// would be written again and again.
+    fn remove_front(&self, head: &Head) -> io::Result<()> {
         while let Some((front, open)) = self.removable() {
             let mut batch = Batch::default();
             for (txn, place) in open {
-                batch.opening(&txn, &text_at(&front, place)?);
+                match text_at(&front, place) {
+                    Ok(text) => batch.opening(&txn, &text),
+                    Err(e) => {
+                        tracing::error!(error = %e, txn, "what opened a call cannot be read: a restart will not close it");
+                        batch.closes(&txn);
+                    }
+                }
             }
-            if !batch.records.is_empty() {
+            if !batch.changes.is_empty() {
                 self.write(batch, head)?;
             }
             match std::fs::remove_file(segment::path(&self.0.directory, front.number)) {
@@ -269,6 +309,18 @@ impl Log {
         self.state().segments.iter().map(|segment| segment.bytes).sum()
     }
 
+    /// The next write fails when all of it is written.
+    #[cfg(test)]
+    pub(super) fn fail_next(&self) {
+        self.state().fails_next = true;
+    }
+
+    #[cfg(test)]
+    fn fails(&self) -> io::Result<()> {
+        let fails = std::mem::take(&mut self.state().fails_next);
+        if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Whole after every step.
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -280,13 +332,10 @@ pub(super) fn begin(directory: &Path, number: u64, head: &Head, sync: bool) -> i
     let mut segment = Segment::create(directory, number, head.seq)?;
     let mut records = Vec::new();
     record::put(&mut records, Kind::Head, &serde_json::to_vec(head)?);
-    let begun = segment.append(&records).and_then(|()| {
-        if sync {
-            segment.file.sync_data()?;
-            // Its name, too.
-            File::open(directory)?.sync_all()?;
-        }
-        Ok(())
+    // Its name is synced, too.
+    let begun = segment.append(&records, sync).and_then(|()| match sync {
+        true => File::open(directory)?.sync_all(),
+        false => Ok(()),
     });
     if let Err(e) = begun {
         // Or the next try would find it in its way.
@@ -298,7 +347,7 @@ pub(super) fn begin(directory: &Path, number: u64, head: &Head, sync: bool) -> i
 
 /// The text of a record.
 fn text_at(segment: &Segment, place: Place) -> io::Result<Bytes> {
-    let found = segment.records(place.at).next()?;
+    let found = segment.records_within(place.at, place.at + place.bytes).next()?;
     found.map(|(_, record)| record.text).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 

@@ -4,22 +4,24 @@
 //! task where a write only hands over to the operating system, and a thread where it waits for a disk. Which calls are
 //! open (held, or forwarded without an outcome) is read from the events, so that a restart knows which to close.
 //!
-//! [`log`]: what is on the disk. [`recover`]: what a former process left. [`segment`], [`record`]: its files, and what
+//! [`writer`]: who writes. [`log`]: what is on the disk. [`recover`]: what a former process left. [`segment`], [`record`]: its files, and what
 //! is in them. [`calls`]: what is open. [`files`]: whether all of it is still there. [`room`]: how much there may be.
 
+use std::collections::VecDeque;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use oakallow_policy::audit::{Chained, Event, Head};
-use oakallow_policy::life::{Tracked, tracked};
 use oakallow_policy::timestamp::parse_rfc3339;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Durability, Limits};
 pub use log::Kept;
-use log::{Batch, Log};
+use log::Log;
 use room::Room;
+use writer::Writer;
 
 mod calls;
 mod files;
@@ -32,9 +34,7 @@ mod room;
 mod segment;
 #[cfg(test)]
 mod tests;
-
-/// Most appends in one batch: bounds how long the first of them waits.
-const BATCH_MAX: usize = 512;
+mod writer;
 
 /// Why an event was not stored. The caller refuses the call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -46,9 +46,7 @@ pub enum SpoolError {
     Unwritable(String),
     #[error("the files of the audit spool were removed while the proxy runs")]
     Gone,
-    #[error(
-        "the audit spool is empty although this proxy has run before: calls wait until the backend takes its events"
-    )]
+    #[error("the audit spool misses events of this proxy: calls wait until the backend takes what there is")]
     Unconfirmed,
     #[error("the backend refuses the audit events of this proxy: an operator has to enrol it anew")]
     Contradicted,
@@ -64,7 +62,7 @@ pub enum SpoolError {
 pub enum Chain {
     /// Nothing against it.
     Good,
-    /// It begins anew, though this proxy has run before: not good until the backend takes it.
+    /// It begins anew, or is damaged, though this proxy has run before: not good until the backend takes it.
     Unconfirmed,
     /// It contradicts the one that the backend has: an operator has to act.
     Contradicted,
@@ -107,6 +105,7 @@ pub struct Spool {
     log: Log,
     room: Room,
     failures: Arc<AtomicU64>,
+    is_unreadable: Arc<AtomicBool>,
     chain: Arc<AtomicU8>,
 }
 
@@ -119,7 +118,7 @@ impl Spool {
         durability: Durability,
         limits: &Limits,
     ) -> Result<Self, SpoolError> {
-        let (log, standing) = recover::open(directory, durability)?;
+        let recover::Opened { log, standing, is_damaged } = recover::open(directory, durability)?;
         let standing = Arc::new(watch::Sender::new(standing));
         let (queue, incoming) = mpsc::unbounded_channel();
         let writer = Writer {
@@ -127,6 +126,7 @@ impl Spool {
             source: source.to_owned(),
             standing: standing.clone(),
             failures: Arc::default(),
+            owed: VecDeque::new(),
         };
         let failures = writer.failures.clone();
         match durability {
@@ -137,7 +137,19 @@ impl Spool {
                 .map(drop)
                 .map_err(|e| SpoolError::Open(e.to_string()))?,
         }
-        Ok(Self { queue, standing, log, room: Room::new(limits), failures, chain: Arc::default() })
+        let spool = Self {
+            queue,
+            standing,
+            log,
+            room: Room::new(limits),
+            failures,
+            is_unreadable: Arc::default(),
+            chain: Arc::default(),
+        };
+        if is_damaged {
+            spool.set_chain(Chain::Unconfirmed);
+        }
+        Ok(spool)
     }
 
     /// Stores events that come before an action: refused when the spool is full. Returns the number of
@@ -221,10 +233,12 @@ impl Spool {
         self.standing.subscribe()
     }
 
-    /// Whether the last write failed, or the next one would.
+    /// Whether the last write failed, or the next one would, or what was written cannot be read.
     #[must_use]
     pub fn is_failing(&self) -> bool {
-        self.failures.load(Ordering::Relaxed) > 0 || !self.log.is_there()
+        self.failures.load(Ordering::Relaxed) > 0
+            || self.is_unreadable.load(Ordering::Relaxed)
+            || !self.log.is_there()
     }
 
     /// Age in seconds of the oldest event that the backend does not have; 0 when it has all.
@@ -253,7 +267,7 @@ impl Spool {
     /// (one event may have more).
     pub fn unacknowledged(&self, most: usize, bytes_max: usize) -> Result<Vec<Kept>, SpoolError> {
         let after = self.standing.borrow().acknowledged;
-        self.log.read(after, most, bytes_max).map_err(unwritable)
+        self.readable(self.log.read(after, most, bytes_max))
     }
 
     /// Forgets everything up to `seq`.
@@ -263,7 +277,7 @@ impl Spool {
         if seq <= from {
             return Ok(());
         }
-        let forgotten = self.log.forget(seq).map_err(unwritable)?;
+        let forgotten = self.readable(self.log.forget(seq))?;
         self.standing.send_modify(|s| {
             s.acknowledged = s.acknowledged.max(seq);
             s.waiting_bytes = s.waiting_bytes.saturating_sub(forgotten);
@@ -271,101 +285,16 @@ impl Spool {
         Ok(())
     }
 
+    /// What cannot be read cannot be shipped, however long it is tried.
+    fn readable<T>(&self, read: io::Result<T>) -> Result<T, SpoolError> {
+        self.is_unreadable.store(read.is_err(), Ordering::Relaxed);
+        read.map_err(unwritable)
+    }
+
     /// Calls that a former process left open: their `txn`, and the event that opened them.
     pub fn open_calls(&self) -> Result<Vec<(String, Event)>, SpoolError> {
         self.log.open_calls().map_err(unwritable)
     }
-}
-
-struct Writer {
-    log: Log,
-    source: String,
-    standing: Arc<watch::Sender<Standing>>,
-    failures: Arc<AtomicU64>,
-}
-
-impl Writer {
-    async fn run(self, mut queue: mpsc::UnboundedReceiver<Append>) {
-        while let Some(first) = queue.recv().await {
-            // Everything else that can run does so first: what it appends goes into the same batch. Nothing waits
-            // when nothing else is to be done.
-            tokio::task::yield_now().await;
-            self.write(gathered(first, &mut queue));
-        }
-    }
-
-    fn run_blocking(self, mut queue: mpsc::UnboundedReceiver<Append>) {
-        while let Some(first) = queue.blocking_recv() {
-            self.write(gathered(first, &mut queue));
-        }
-    }
-
-    fn write(&self, mut appends: Vec<Append>) {
-        if !self.log.is_there() {
-            tracing::error!("the files of the audit spool are gone: calls are refused");
-            // What has happened is still told to the backend, if it can be before this process ends.
-            for refused in appends.extract_if(.., |a| a.before_action) {
-                refused.done.map(|done| done.send(Err(SpoolError::Gone)));
-            }
-        }
-        if appends.is_empty() {
-            return;
-        }
-        let written = self.write_batch(&mut appends);
-        match &written {
-            Ok(_) => self.failures.store(0, Ordering::Relaxed),
-            Err(e) => {
-                self.failures.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(error = %e, "audit events could not be stored");
-            }
-        }
-        for done in appends.into_iter().filter_map(|a| a.done) {
-            // The caller may have gone; its events are stored all the same.
-            let _ = done.send(written.clone());
-        }
-    }
-
-    fn write_batch(&self, appends: &mut [Append]) -> Result<u64, SpoolError> {
-        let before = self.standing.borrow().head.clone();
-        let (mut head, mut batch) = (before.clone(), Batch::default());
-        for event in appends.iter_mut().flat_map(|a| a.events.drain(..)) {
-            let (chained, bytes, next) = Chained::append(&self.source, &head, event).map_err(unwritable)?;
-            batch.event(chained.seq, &bytes);
-            if let Some(txn) = &chained.event.txn {
-                match tracked(chained.event.kind) {
-                    Tracked::Opens => batch.opens(txn, bytes.len()),
-                    Tracked::Closes => batch.closes(txn),
-                    Tracked::Passes => {}
-                }
-            }
-            head = next;
-        }
-        // After the events: what the call did before is not what leaves it open now.
-        for event in appends.iter_mut().filter_map(|a| a.opening.take()) {
-            if let Some(txn) = &event.txn {
-                batch.opening(txn, &serde_json::to_vec(&event).map_err(unwritable)?);
-            }
-        }
-        let written_bytes = batch.event_bytes();
-        self.log.append(batch, &before, &head).map_err(unwritable)?;
-        let seq = head.seq;
-        self.standing.send_modify(|s| {
-            s.head = head;
-            s.waiting_bytes += written_bytes;
-        });
-        Ok(seq)
-    }
-}
-
-/// What waits, up to a batch.
-fn gathered(first: Append, queue: &mut mpsc::UnboundedReceiver<Append>) -> Vec<Append> {
-    let mut appends = vec![first];
-    while appends.len() < BATCH_MAX
-        && let Ok(append) = queue.try_recv()
-    {
-        appends.push(append);
-    }
-    appends
 }
 
 fn unwritable(e: impl std::fmt::Display) -> SpoolError {

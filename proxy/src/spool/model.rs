@@ -61,6 +61,7 @@ struct Bench {
     head: Head,
     acknowledged: u64,
     written: Vec<Written>,
+    is_damaged: bool,
 }
 
 impl Bench {
@@ -71,6 +72,7 @@ impl Bench {
             head: Head::default(),
             acknowledged: 0,
             written: Vec::new(),
+            is_damaged: false,
         };
         bench.restart();
         bench
@@ -79,9 +81,10 @@ impl Bench {
     fn restart(&mut self) -> Standing {
         self.log = None;
         let shape = Shape { sync: false, segment_bytes: SEGMENT_BYTES };
-        let (log, standing) = recover::open_as(self.directory.path(), shape).unwrap();
-        self.log = Some(log);
-        standing
+        let found = recover::open_as(self.directory.path(), shape).unwrap();
+        self.log = Some(found.log);
+        self.is_damaged = found.is_damaged;
+        found.standing
     }
 
     fn log(&self) -> &Log {
@@ -238,6 +241,15 @@ proptest! {
     }
 }
 
+/// Changes a byte of the last record of a segment; what it has now.
+fn damage(path: &Path) -> Vec<u8> {
+    let mut bytes = std::fs::read(path).unwrap();
+    let last = bytes.len() - 3;
+    bytes[last] ^= 1;
+    std::fs::write(path, &bytes).unwrap();
+    bytes
+}
+
 #[test]
 fn what_stands_behind_a_damaged_record_is_set_aside_and_the_log_goes_on() {
     let mut bench = Bench::new();
@@ -245,27 +257,69 @@ fn what_stands_behind_a_damaged_record_is_set_aside_and_the_log_goes_on() {
         bench.append(&[(0, 1)], None, None);
     }
     let files = bench.files();
-    assert!(files.len() > 2, "{files:?}");
-    let second = segment::path(bench.directory.path(), files[1]);
-    let mut bytes = std::fs::read(&second).unwrap();
-    let at = bytes.len() / 2;
-    bytes[at] ^= 1;
-    std::fs::write(&second, &bytes).unwrap();
-    let standing = bench.restart();
-    assert!((1..20).contains(&standing.head.seq), "{standing:?}");
-    assert_eq!(bench.files(), files[..2]);
-    let aside: Vec<_> = files[1..].iter().map(|n| segment::path(bench.directory.path(), *n)).collect();
-    let kept = std::fs::read(aside[0].with_extension("damaged")).unwrap();
-    assert!(bytes.ends_with(&kept) && !kept.is_empty());
-    assert!(aside[1..].iter().all(|path| path.with_extension("damaged").exists()));
-    // It goes on from what is whole.
-    bench.written.truncate(usize::try_from(standing.head.seq).unwrap());
-    bench.head = standing.head;
-    bench.check();
+    assert!(files.len() > 3, "{files:?}");
+    let [second, last] = [files[1], *files.last().unwrap()].map(|n| segment::path(bench.directory.path(), n));
+    for (times, path) in [(0, &last), (1, &last), (2, &second)] {
+        let bytes = damage(path);
+        let standing = bench.restart();
+        assert!(bench.is_damaged);
+        assert_eq!(bench.files(), files);
+        let name = if path == &last { format!("{times}.damaged") } else { "0.damaged".to_owned() };
+        let kept = std::fs::read(path.with_extension(name)).unwrap();
+        assert!(bytes.ends_with(&kept) && !kept.is_empty());
+        // What is whole is still there, under its own numbers.
+        let read = bench.log().read(0, usize::MAX, usize::MAX).unwrap();
+        assert_eq!(read.last().map(|kept| kept.seq), Some(standing.head.seq));
+        let all = bench.after(0);
+        assert!(read.iter().all(|kept| all.contains(&(kept.seq, kept.bytes.to_vec()))));
+        let bytes: usize = read.iter().map(|kept| kept.bytes.len()).sum();
+        assert_eq!(standing.waiting_bytes, bytes as u64);
+        let standing = bench.restart();
+        assert_eq!(bench.is_damaged, path == &second, "events are missing for ever, a cut is made once");
+        bench.head = standing.head;
+        if path == &last {
+            bench.written.truncate(usize::try_from(bench.head.seq).unwrap());
+            bench.append(&[(0, 2)], None, None);
+        }
+    }
+    // It goes on.
     bench.append(&[(2, 3), (0, 3)], None, None);
-    let standing = bench.restart();
-    assert_eq!(standing.head, bench.head);
+    assert_eq!(bench.restart().head, bench.head);
+    // What the backend has anyway is missed by nobody.
+    bench.log().forget(bench.head.seq).unwrap();
+    bench.append(&[(0, 3)], None, None);
+    bench.restart();
+    assert!(!bench.is_damaged);
+}
+
+#[test]
+fn a_write_that_fails_leaves_nothing_behind() {
+    let mut bench = Bench::new();
+    bench.append(&[(2, 1)], None, None);
+    let (path, end) = (bench.last_file(), bench.end());
+    let mut batch = Batch::default();
+    batch.event(2, b"{}");
+    batch.opens("txn_lost", 2);
+    bench.log().fail_next();
+    assert!(bench.log().append(batch, &bench.head, &bench.head).is_err());
+    assert_eq!((bench.last_file(), bench.end()), (path, end));
+    bench.append(&[(3, 1)], None, None);
+    assert_eq!(bench.restart().head, bench.head);
     bench.check();
+}
+
+#[test]
+fn a_disk_that_the_spool_has_filled_has_room_again_when_the_backend_has_its_events() {
+    let mut bench = Bench::new();
+    for _ in 0..20 {
+        bench.append(&[(0, 1)], None, None);
+    }
+    let full = bench.log().bytes();
+    bench.log().forget(bench.head.seq).unwrap();
+    bench.log().fail_next();
+    let head = bench.head.clone();
+    assert!(bench.log().append(Batch::default(), &head, &head).is_err());
+    assert!(bench.log().bytes() < full / 2, "{full} before, {} after", bench.log().bytes());
 }
 
 #[test]
@@ -275,6 +329,6 @@ fn a_log_of_zeros_begins_anew() {
     let (path, length) = (bench.last_file(), bench.end());
     std::fs::write(&path, vec![0; usize::try_from(length).unwrap()]).unwrap();
     assert_eq!(bench.restart().head, Head::default());
-    assert!(path.with_extension("damaged").exists());
+    assert!(path.with_extension("0.damaged").exists());
     assert_ne!(bench.last_file(), path);
 }

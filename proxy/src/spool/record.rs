@@ -48,6 +48,8 @@ pub(super) enum Found {
     Whole(Record),
     /// The beginning of one of so many bytes.
     Part(usize),
+    /// One of a kind that is not known here.
+    Unknown,
     /// Nothing that was written here.
     Damaged,
 }
@@ -76,8 +78,10 @@ pub(super) fn take(bytes: &mut BytesMut) -> Found {
         return Found::Damaged;
     }
     let Some(body) = rest.get(..length) else { return Found::Part(FRAME_BYTES + length) };
-    let kind = body.first().copied().and_then(Kind::of);
-    let Some(kind) = kind.filter(|_| crc32fast::hash(body) == check) else { return Found::Damaged };
+    if crc32fast::hash(body) != check {
+        return Found::Damaged;
+    }
+    let Some(kind) = body.first().copied().and_then(Kind::of) else { return Found::Unknown };
     let mut record = bytes.split_to(FRAME_BYTES + length).freeze();
     record.advance(HEADER_BYTES);
     Found::Whole(Record { kind, text: record })
@@ -101,6 +105,10 @@ mod tests {
             changed[at] ^= 1;
             assert!(!matches!(take(&mut changed.as_slice().into()), Found::Whole(_)), "{at}");
         }
+        let mut later = vec![2, 0, 0, 0];
+        later.extend_from_slice(&crc32fast::hash(&[9, 9]).to_le_bytes());
+        later.extend_from_slice(&[9, 9]);
+        assert_eq!(take(&mut later.as_slice().into()), Found::Unknown);
         assert_eq!(take(&mut [0; 64][..].into()), Found::Damaged);
         assert_eq!(take(&mut [255; 64][..].into()), Found::Damaged);
     }

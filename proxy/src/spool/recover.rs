@@ -1,11 +1,12 @@
 //! The log as a former process left it.
 //!
-//! It ends at the first record that is not whole: a write that was cut off by a loss of power, or a disk that has lost
-//! something. What stands behind is set aside, not removed; that events are missing shows in the chain.
+//! A segment ends at the first record that is not whole: a write that was cut off by a loss of power, or a disk that has
+//! lost something. What stands behind is set aside, not removed, and the log goes on with the next segment: what is
+//! missing in between the backend may have. Whether it has is for the backend to say, before any call runs.
 
 use std::collections::VecDeque;
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -23,18 +24,26 @@ use super::segment::{self, Segment};
 use super::{SpoolError, Standing};
 use crate::config::Durability;
 
-/// Files of what could not be read.
+/// Files of what could not be read end in a number and this.
 const ASIDE: &str = "damaged";
 
 /// Room is given back in pieces of this size, as soon as the backend has all that is in one.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Opens the log, or begins one.
-pub(super) fn open(directory: &Path, durability: Durability) -> Result<(Log, Standing), SpoolError> {
+pub(super) fn open(directory: &Path, durability: Durability) -> Result<Opened, SpoolError> {
     open_as(directory, Shape { sync: durability == Durability::Power, segment_bytes: SEGMENT_BYTES })
 }
 
-pub(super) fn open_as(directory: &Path, shape: Shape) -> Result<(Log, Standing), SpoolError> {
+/// A log, and how it was found.
+pub(super) struct Opened {
+    pub(super) log: Log,
+    pub(super) standing: Standing,
+    /// Something that was written is not there any more.
+    pub(super) is_damaged: bool,
+}
+
+pub(super) fn open_as(directory: &Path, shape: Shape) -> Result<Opened, SpoolError> {
     let fail = |e: io::Error| SpoolError::Open(e.to_string());
     std::fs::create_dir_all(directory).map_err(fail)?;
     let lock = File::create(directory.join(LOCK)).map_err(fail)?;
@@ -45,8 +54,11 @@ pub(super) fn open_as(directory: &Path, shape: Shape) -> Result<(Log, Standing),
     }
     let mut replay = Replay::default();
     replay.all(directory).map_err(fail)?;
+    // What the backend has already is missed by nobody.
+    let is_damaged = replay.was_cut || replay.missing > Some(replay.acknowledged);
     let (state, standing) = replay.done(directory, shape.sync).map_err(fail)?;
-    Ok((Log::new(directory, (Files::of(directory), lock), shape, state), standing))
+    let log = Log::new(directory, (Files::of(directory), lock), shape, state);
+    Ok(Opened { log, standing, is_damaged })
 }
 
 /// What has been read so far.
@@ -58,10 +70,14 @@ struct Replay {
     /// The last event after `head`, which is not hashed before it is known to be the last.
     last: Option<Bytes>,
     acknowledged: u64,
-    /// Bytes of each event after that.
-    waiting: VecDeque<u64>,
+    /// Each event after that, and its bytes.
+    waiting: VecDeque<(u64, u64)>,
     /// A number that no segment has had.
     next: u64,
+    /// Something was cut off now.
+    was_cut: bool,
+    /// The last event that is in none of the segments.
+    missing: Option<u64>,
 }
 
 /// Of an event, what is needed of all of them.
@@ -82,62 +98,52 @@ impl Brief {
 
 impl Replay {
     fn all(&mut self, directory: &Path) -> io::Result<()> {
-        let mut numbers = segment::numbers(directory)?.into_iter();
         self.next = 1;
-        for number in numbers.by_ref() {
+        for number in segment::numbers(directory)? {
             self.next = number + 1;
-            if !self.segment(directory, number)? {
-                break;
-            }
-        }
-        // They went on from what is lost.
-        for number in numbers {
-            self.next = number + 1;
-            set_aside(directory, number)?;
+            self.segment(directory, number)?;
         }
         Ok(())
     }
 
-    /// Reads a segment; whether it is whole.
-    fn segment(&mut self, directory: &Path, number: u64) -> io::Result<bool> {
+    /// Reads a segment, as far as it is whole.
+    fn segment(&mut self, directory: &Path, number: u64) -> io::Result<()> {
         let mut segment = Segment::open(directory, number)?;
         let written = segment.file.metadata()?.len();
         segment.bytes = written;
-        let mut records = segment.records(0);
-        let ended = loop {
-            match records.next() {
-                Ok(None) => break Ok(()),
-                Ok(Some((at, record))) => {
-                    if let Err(e) = self.record(Place { number, at, bytes: records.at - at }, record) {
-                        break Err((at, e));
-                    }
-                }
-                Err(e) => break Err((records.at, e)),
+        // One that was only just made: nothing says where it belongs, and nothing has to.
+        if written == 0 {
+            return std::fs::remove_file(segment::path(directory, number));
+        }
+        if let Err((at, e)) = self.records(&segment) {
+            if e.kind() != io::ErrorKind::InvalidData {
+                return Err(e);
             }
-        };
-        segment.last = self.seq();
-        if let Err((at, e)) = &ended {
-            if !matches!(e.kind(), io::ErrorKind::InvalidData) {
-                return Err(io::Error::new(e.kind(), e.to_string()));
-            }
+            self.was_cut = true;
             tracing::error!(
                 segment = number, byte = at, bytes = written - at, error = %e,
-                "the audit spool ends in a record that is not whole: what stands behind it is set aside"
+                "the audit spool has a record that is not whole: what stands behind it is set aside"
             );
-            if *at == 0 {
-                set_aside(directory, number)?;
-                return Ok(false);
+            segment.bytes = at;
+            keep_aside(directory, &segment, written)?;
+            if at == 0 {
+                return std::fs::remove_file(segment::path(directory, number));
             }
-            segment.bytes = *at;
-            cut(directory, &segment, written)?;
+            segment.cut()?;
         }
-        // Without its head nothing says where it belongs.
-        if written == 0 {
-            std::fs::remove_file(segment::path(directory, number))?;
-            return Ok(true);
-        }
+        segment.last = self.seq();
         self.segments.push_back(segment);
-        Ok(ended.is_ok())
+        Ok(())
+    }
+
+    fn records(&mut self, segment: &Segment) -> Result<(), (u64, io::Error)> {
+        let mut records = segment.records(0);
+        loop {
+            let at = records.at;
+            let Some((_, record)) = records.next().map_err(|e| (at, e))? else { return Ok(()) };
+            let place = Place { number: segment.number, at, bytes: records.at - at };
+            self.record(place, record).map_err(|e| (at, e))?;
+        }
     }
 
     fn seq(&self) -> u64 {
@@ -151,18 +157,29 @@ impl Replay {
         match record.kind {
             Kind::Head => {
                 let begins: Head = serde_json::from_slice(&record.text).map_err(unread)?;
-                match &self.head {
-                    None => self.acknowledged = begins.seq,
-                    Some(head) if head.seq == begins.seq => return Ok(()),
-                    Some(_) => return Err(misplaced("events between two segments are missing")),
+                let ended = self.ended();
+                if let Some(ended) = ended.filter(|ended| *ended != begins) {
+                    if begins.seq <= ended.seq {
+                        return Err(misplaced("a segment that does not belong here"));
+                    }
+                    self.missing = Some(begins.seq);
+                    tracing::error!(
+                        after = ended.seq,
+                        before = begins.seq + 1,
+                        "the audit spool misses events"
+                    );
                 }
+                if self.head.is_none() {
+                    self.acknowledged = begins.seq;
+                }
+                self.last = None;
                 self.head = Some(begins);
             }
             Kind::Event => {
                 let brief: Brief = serde_json::from_slice(&record.text).map_err(unread)?;
                 let head = self.head.as_mut().ok_or_else(|| misplaced("a segment without a head"))?;
                 head.seq += 1;
-                self.waiting.push_back(record.text.len() as u64);
+                self.waiting.push_back((head.seq, record.text.len() as u64));
                 self.last = Some(record.text);
                 match (brief.tracked(), brief.txn) {
                     (Tracked::Opens, Some(txn)) => self.open.apply(Change::Opens(txn, place)),
@@ -176,23 +193,30 @@ impl Replay {
             }
             Kind::Acknowledged => {
                 let to = record.text.as_ref().try_into().map_or(0, u64::from_le_bytes).min(self.seq());
-                let done = to.saturating_sub(self.acknowledged);
-                self.waiting.drain(..usize::try_from(done).unwrap_or(usize::MAX).min(self.waiting.len()));
+                while self.waiting.front().is_some_and(|(seq, _)| *seq <= to) {
+                    self.waiting.pop_front();
+                }
                 self.acknowledged = self.acknowledged.max(to);
             }
         }
         Ok(())
     }
 
-    fn done(mut self, directory: &Path, sync: bool) -> io::Result<(State, Standing)> {
-        let mut head = self.head.take().unwrap_or_default();
+    /// Where the chain stands now.
+    fn ended(&self) -> Option<Head> {
+        let mut head = self.head.clone()?;
         if let Some(last) = &self.last {
             head.hash = hex(&sha256(last));
         }
+        Some(head)
+    }
+
+    fn done(mut self, directory: &Path, sync: bool) -> io::Result<(State, Standing)> {
+        let head = self.ended().unwrap_or_default();
         if self.segments.is_empty() {
             self.segments.push_back(begin(directory, self.next, &head, sync)?);
         }
-        let waiting_bytes = self.waiting.iter().sum();
+        let waiting_bytes = self.waiting.iter().map(|(_, bytes)| bytes).sum();
         let standing = Standing { head, acknowledged: self.acknowledged, waiting_bytes };
         let state = State {
             segments: self.segments,
@@ -200,21 +224,30 @@ impl Replay {
             acknowledged: self.acknowledged,
             told: self.acknowledged,
             cursor: Cursor::default(),
+            is_torn: false,
+            #[cfg(test)]
+            fails_next: false,
         };
         Ok((state, standing))
     }
 }
 
-/// Keeps what stands behind the last whole record in a file of its own, and cuts it off.
-fn cut(directory: &Path, segment: &Segment, written: u64) -> io::Result<()> {
+/// Keeps what stands behind the last whole record in a file of its own, on the disk before it is cut off.
+fn keep_aside(directory: &Path, segment: &Segment, written: u64) -> io::Result<()> {
     let mut rest = vec![0; usize::try_from(written - segment.bytes).unwrap_or_default()];
     segment.file.read_exact_at(&mut rest, segment.bytes)?;
-    std::fs::write(segment::path(directory, segment.number).with_extension(ASIDE), rest)?;
-    segment.file.set_len(segment.bytes)?;
-    segment.file.sync_all()
-}
-
-fn set_aside(directory: &Path, number: u64) -> io::Result<()> {
-    let path = segment::path(directory, number);
-    std::fs::rename(&path, path.with_extension(ASIDE))
+    let path = segment::path(directory, segment.number);
+    // Numbers come again after a loss: what was kept before stays.
+    let mut names = (0..).map(|n: u32| path.with_extension(format!("{n}.{ASIDE}")));
+    let mut file = loop {
+        let Some(name) = names.next() else { return Err(io::ErrorKind::AlreadyExists.into()) };
+        match File::create_new(name) {
+            Ok(file) => break file,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+    };
+    file.write_all(&rest)?;
+    file.sync_all()?;
+    File::open(directory)?.sync_all()
 }

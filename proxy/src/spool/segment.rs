@@ -36,9 +36,9 @@ pub(super) fn numbers(directory: &Path) -> io::Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(directory)? {
         let path = entry?.path();
-        let is_segment = path.extension().is_some_and(|suffix| suffix == SUFFIX);
-        let name = path.file_stem().and_then(|stem| stem.to_str()).filter(|_| is_segment);
-        found.extend(name.and_then(|name| name.parse::<u64>().ok()));
+        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+        // Under its own name only, or it could not be opened.
+        found.extend(number.filter(|number| path == self::path(directory, *number)));
     }
     found.sort_unstable();
     Ok(found)
@@ -58,20 +58,31 @@ impl Segment {
         Ok(Self { number, file: Arc::new(file), bytes: 0, last: 0 })
     }
 
-    /// Writes behind the last record, whole or not at all: what a failed write leaves is cut off or written over.
-    pub(super) fn append(&mut self, records: &[u8]) -> io::Result<()> {
-        if let Err(e) = self.file.write_all_at(records, self.bytes) {
-            // Where this fails too, the next write begins at the same place.
-            let _ = self.file.set_len(self.bytes);
-            return Err(e);
+    /// Writes behind the last record. An error says that some of it may stand there: see [`Segment::cut`].
+    pub(super) fn append(&mut self, records: &[u8], sync: bool) -> io::Result<()> {
+        self.file.write_all_at(records, self.bytes)?;
+        if sync {
+            self.file.sync_data()?;
         }
         self.bytes += records.len() as u64;
         Ok(())
     }
 
+    /// Cuts off what a failed write has left. Before that is done nothing may be written: records of the failed write
+    /// could stand behind those of the next one.
+    pub(super) fn cut(&self) -> io::Result<()> {
+        self.file.set_len(self.bytes)?;
+        self.file.sync_data()
+    }
+
     /// Its records from this offset on.
     pub(super) fn records(&self, from: u64) -> Records {
-        Records { file: self.file.clone(), at: from, end: self.bytes, ahead: BytesMut::new() }
+        self.records_within(from, self.bytes)
+    }
+
+    /// Its records from this offset to that one.
+    pub(super) fn records_within(&self, from: u64, end: u64) -> Records {
+        Records { file: self.file.clone(), at: from, end, ahead: BytesMut::new() }
     }
 }
 
@@ -98,6 +109,9 @@ impl Records {
                     return Ok(Some((at, record)));
                 }
                 Found::Damaged => return Err(damaged(at)),
+                Found::Unknown => {
+                    return Err(io::Error::other(format!("a later version wrote the record at byte {at}")));
+                }
                 Found::Part(bytes) => {
                     let left = self.end.saturating_sub(at);
                     if left == 0 {

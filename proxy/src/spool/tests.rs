@@ -155,3 +155,63 @@ fn reopened(directory: &Path) -> Spool {
     }
     open(&copy, 100)
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_could_not_be_written_is_written_first_when_that_is_possible_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = open(directory.path(), 100);
+    spool.append(vec![event(EventType::CallForwarded, "txn_a")]).await.unwrap();
+    for refused in [event(EventType::CallCompleted, "txn_a"), event(EventType::ProxyStarted, "txn_c")] {
+        spool.log.fail_next();
+        assert!(spool.append_outcome(refused).await.is_err());
+        assert!(spool.is_failing());
+    }
+    assert_eq!(spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await, Ok(4));
+    let kept = spool.unacknowledged(10, 1 << 20).unwrap();
+    let kinds: Vec<_> =
+        kept.iter().map(|k| serde_json::from_slice::<Chained>(&k.bytes).unwrap().event.kind).collect();
+    let expected = [
+        EventType::CallForwarded,
+        EventType::CallCompleted,
+        EventType::ProxyStarted,
+        EventType::CallForwarded,
+    ];
+    assert_eq!(kinds, expected);
+    let open: Vec<_> = spool.open_calls().unwrap().into_iter().map(|(txn, _)| txn).collect();
+    assert_eq!(open, ["txn_b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_was_damaged_takes_no_action_until_the_backend_has_what_is_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = segment::path(directory.path(), 1);
+    {
+        let spool = open(directory.path(), 100);
+        spool.append(vec![event(EventType::CallForwarded, "txn_a")]).await.unwrap();
+    }
+    let length = std::fs::metadata(&path).unwrap().len();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(length - 1).unwrap();
+    let spool = reopened(directory.path());
+    assert_eq!(spool.chain(), Chain::Unconfirmed);
+    let refused = spool.append(vec![event(EventType::CallForwarded, "txn_b")]).await;
+    assert_eq!(refused, Err(SpoolError::Unconfirmed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = open(directory.path(), 100);
+    spool.append(vec![event(EventType::CallForwarded, "txn_a")]).await.unwrap();
+    let path = segment::path(directory.path(), 1);
+    let whole = std::fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(spool.unacknowledged(10, 1 << 20).is_err());
+    assert!(spool.is_failing());
+    std::fs::write(&path, &whole).unwrap();
+    assert_eq!(spool.unacknowledged(10, 1 << 20).unwrap().len(), 1);
+    assert!(!spool.is_failing());
+}
