@@ -129,6 +129,16 @@ impl<'s> Client<'s> {
         self.session.set_keepalive(None);
     }
 
+    /// What was read of a body takes room as well, and may take many times as much.
+    pub fn weighs(
+        &mut self,
+        (app, limits): (&App, &Limits),
+        principal: &Name,
+        bytes: usize,
+    ) -> Result<(), Refusal> {
+        app.bodies.take(&mut self.share, principal, bytes, limits)
+    }
+
     /// Reads the whole body, within limits.
     pub async fn body(&mut self, (app, limits): (&App, &Limits), principal: &Name) -> Result<Bytes, Refusal> {
         let (bytes_max, time_max) = (limits.body_bytes_max, Duration::from_secs(limits.body_read_timeout_s));

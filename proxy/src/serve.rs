@@ -16,7 +16,7 @@ use pingora::proxy::Session;
 use sha2::{Digest as _, Sha256};
 
 use crate::app::App;
-use crate::call;
+use crate::call::{self, weight};
 use crate::client::{Client, Gone};
 use crate::clock;
 use crate::connection::Connection;
@@ -235,6 +235,10 @@ async fn plain(app: &Arc<App>, incoming: &Received, client: &mut Client<'_>) -> 
     let snapshot = app.policy.snapshot();
     let Received { live, parts, body, caller, route, txn } = incoming;
     let prepared = call::http::identify((route, txn), parts, body, caller, &snapshot)
+        .and_then(|call| {
+            client.weighs((app, &live.config.limits), &caller.principal, weight::under_way(&call, 1))?;
+            Ok(call)
+        })
         .and_then(|call| Ok((call, to(target(&route.upstream, parts.uri.path(), false)?, parts, body))));
     let (call, sent) = match prepared {
         Ok(prepared) => prepared,

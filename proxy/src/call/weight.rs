@@ -11,6 +11,15 @@ use crate::call::IdentifiedCall;
 const MAP_NODE_MEMBERS: usize = 11;
 const MAP_NODE_BYTES: usize = MAP_NODE_MEMBERS * (size_of::<String>() + size_of::<Value>());
 
+/// Of a smaller body nothing grows that would be worth a look.
+const SMALL_BYTES: usize = 1024;
+
+/// [`of`], of a call that is on its way and may have a second copy beside it; 0 when that is little.
+#[must_use]
+pub fn under_way(call: &IdentifiedCall, copies: usize) -> usize {
+    if call.bytes <= SMALL_BYTES { 0 } else { call.bytes + copies * (of(call) - call.bytes) }
+}
+
 /// Bytes, about.
 #[must_use]
 pub fn of(call: &IdentifiedCall) -> usize {

@@ -70,7 +70,8 @@ pub fn passing(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &Heade
 /// Whether a value of `Authorization` is ours: it stays here. A tool server's own may have our prefix inside.
 #[must_use]
 pub fn is_our_credential(value: &HeaderValue) -> bool {
-    let mut words = value.as_bytes().split(|b| b.is_ascii_whitespace() || *b == b',');
+    let between = |b: &u8| b.is_ascii_whitespace() || matches!(b, b',' | b';' | b':' | b'=' | b'"' | b'\'');
+    let mut words = value.as_bytes().split(between);
     words.any(|word| word.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"oak_")))
 }
 

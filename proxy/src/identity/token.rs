@@ -165,11 +165,7 @@ impl<'t> Unverified<'t> {
         match owner {
             TokenOwner::Fixed(email) => Some(email.clone()),
             TokenOwner::Claim(claim)
-                if claim == EMAIL
-                    && self
-                        .claims
-                        .get("email_verified")
-                        .is_some_and(|verified| *verified != Value::Bool(true)) =>
+                if claim == EMAIL && self.claims.get("email_verified") != Some(&Value::Bool(true)) =>
             {
                 None
             }

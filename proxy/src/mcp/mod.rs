@@ -31,8 +31,8 @@ use oakallow_policy::permit::PermitReason;
 use serde_json::Value;
 
 use crate::app::App;
-use crate::call::IdentifiedCall;
 use crate::call::mcp::{Arrival, Body, Class, INVALID_PARAMS, INVALID_REQUEST, Message, identify, read};
+use crate::call::{IdentifiedCall, weight};
 use crate::client::{Client, Gone};
 use crate::enforce::{self, Bound, Ready, Target};
 use crate::event::Subject;
@@ -211,8 +211,12 @@ impl Exchange<'_> {
         let arrival = Arrival { route, txn, headers: &parts.headers, bytes: self.body.len(), caller };
         let wait =
             if era == Era::Stateless { route.hold_budget.min(STATELESS_WAIT_MAX) } else { route.hold_budget };
-        let prepared = identify(&arrival, message, wait, &self.app.policy.snapshot())
-            .and_then(|call| Ok((call, self.target()?)));
+        let prepared = identify(&arrival, message, wait, &self.app.policy.snapshot()).and_then(|call| {
+            // The message stays beside it.
+            let bytes = weight::under_way(&call, 2);
+            client.weighs((self.app, &live.config.limits), &caller.principal, bytes)?;
+            Ok((call, self.target()?))
+        });
         let (call, sent) = match prepared {
             Ok(prepared) => prepared,
             Err(refusal) => {

@@ -33,19 +33,19 @@ async fn unfinished(sidecar: &Sidecar) -> TcpStream {
 
 /// With so many bytes as the limit, an agent that sends without end is refused, and so is this call.
 async fn unfinished_bodies_reach(limit: &str, (key, status): (&str, u16)) {
-    let sidecar = Sidecar::with(json!({"limits": {limit: 100_000}})).await;
+    let sidecar = Sidecar::with(json!({"limits": {limit: 260_000}})).await;
     let call = async |key: &str, bytes: usize| {
         let url = format!("http://{}/tools/read", sidecar.proxy.data);
         client().post(url).header("x-api-key", key).body(padded(bytes)).send().await.unwrap()
     };
     let mut open = Vec::new();
-    for _ in 0..4 {
+    for _ in 0..8 {
         open.push(unfinished(&sidecar).await);
     }
     let refused = || sidecar.metric("oakallow_refusals_total{reason=\"too_many_bodies\"}");
     until("a refused one", async || (refused().await >= 1.0).then_some(())).await;
     let taken = async || sidecar.metric("oakallow_bodies_bytes").await;
-    until("one that is read", async || (40_000.0..=100_000.0).contains(&taken().await).then_some(())).await;
+    until("one that is read", async || (40_000.0..=260_000.0).contains(&taken().await).then_some(())).await;
     let answer = call(key, 62_000).await;
     assert_eq!((answer.status().as_u16(), answer.headers().contains_key("retry-after")), (status, true));
     let problem: Value = answer.json().await.unwrap();
@@ -130,4 +130,20 @@ async fn over_h2c_a_client_that_sends_first_and_listens_afterwards_hears_why() {
         assert_eq!(answer.reset, (!end).then_some(0), "{what}");
     }
     assert_eq!(sidecar.upstream.count(), 0);
+}
+
+#[tokio::test]
+async fn a_body_of_many_small_things_counts_as_what_it_takes() {
+    let sidecar = Sidecar::with(json!({"limits": {"bodies_bytes_max": 260_000}})).await;
+    let small = json!({"a": vec![json!({"": 0}); 2_000]});
+    assert!(small.to_string().len() < 16 * 1024);
+    let call = sidecar.call("read").body(small.to_string()).send().await.unwrap();
+    let status = call.status().as_u16();
+    assert_eq!((status, &call.json::<Value>().await.unwrap()["code"]), (503, &json!("too_many_bodies")));
+    let params = json!({"name": "read", "arguments": small});
+    let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+    let answer = sidecar.rpc_as(AGENT, &call).send().await.unwrap().text().await.unwrap();
+    assert!(answer.contains("too_many_bodies"), "{answer}");
+    assert_eq!(sidecar.upstream.count(), 0);
+    assert_eq!(sidecar.metric("oakallow_bodies_bytes").await, 0.0);
 }
