@@ -240,11 +240,10 @@ pub fn identify(
     };
     let beside = beside((arrival.headers, route.kind), message);
     let arguments_sha256 = digest(&parameters)?;
-    let mut args = json!({"method": message.method});
     // Arguments that are left out are not the same as none.
-    if !message.is_tool_call() || message.params.contains_key("arguments") {
-        args["arguments_sha256"] = hex(&arguments_sha256).into();
-    }
+    let has_arguments = !message.is_tool_call() || message.params.contains_key("arguments");
+    let covered = has_arguments.then(|| hex(&arguments_sha256));
+    let args = json!({"method": message.method, "arguments_sha256": covered});
     Ok(IdentifiedCall {
         txn: arrival.txn.to_owned(),
         caller: arrival.caller.clone(),
