@@ -160,17 +160,18 @@ impl<'t> Unverified<'t> {
         })
     }
 
-    /// An address that its holder may have made up is nobody's (OpenID Connect Core section 5.1).
+    /// Who answers for the caller: the person whose token it is, where the issuer vouches for that, whoever else is
+    /// configured to answer for those of this issuer.
     fn owner(&self, owner: &TokenOwner) -> Option<Name> {
-        match owner {
+        let claimed = |claim: &str| self.claims.get(claim)?.as_str().and_then(|text| email(text).ok());
+        // An address that its holder may have made up is nobody's (OpenID Connect Core section 5.1).
+        let vouched = self.claims.get("email_verified") == Some(&Value::Bool(true));
+        let own = if vouched { claimed(EMAIL) } else { None };
+        own.or_else(|| match owner {
             TokenOwner::Fixed(email) => Some(email.clone()),
-            TokenOwner::Claim(claim)
-                if claim == EMAIL && self.claims.get("email_verified") != Some(&Value::Bool(true)) =>
-            {
-                None
-            }
-            TokenOwner::Claim(claim) => self.claims.get(claim)?.as_str().and_then(|text| email(text).ok()),
-        }
+            TokenOwner::Claim(claim) if claim == EMAIL => None,
+            TokenOwner::Claim(claim) => claimed(claim),
+        })
     }
 
     /// Where a claim has to name the tenant and does not, there is none that could be taken instead.

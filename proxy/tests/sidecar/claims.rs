@@ -130,6 +130,17 @@ async fn who_answers_for_a_token_is_told_to_whom_decides() {
             Some("b@example.com"),
         ),
         (json!({"owner": "ops@example.com"}), json!({"email": "a@example.com"}), Some("ops@example.com")),
+        // Whoever else answers for callers of this kind, they do not approve their own calls.
+        (
+            json!({"owner": "ops@example.com"}),
+            json!({"email": "a@example.com", "email_verified": true}),
+            Some("a@example.com"),
+        ),
+        (
+            json!({"owner_claim": "lead"}),
+            json!({"email": "a@example.com", "email_verified": true, "lead": "b@example.com"}),
+            Some("a@example.com"),
+        ),
     ] {
         let world = World::with(Signer::p256(), issuer.clone(), json!(["corp"])).await;
         let mut claims = claims("grace");
