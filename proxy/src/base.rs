@@ -190,7 +190,7 @@ async fn build(config: Config) -> Result<Arc<App>, StartError> {
     let observer = Observer::new(&config, &metrics, &identity.proxy_id).map_err(StartError::Observer)?;
     if has_run && spool.standing().head == Head::default() {
         // Each start writes an event, so its spool is lost, or it ended before the first one.
-        spool.set_chain(Chain::Unconfirmed);
+        spool.set_chain(Chain::Unconfirmed)?;
     }
     let issuers = Issuers::new(&config.issuers, metrics.entrance.tokens_refused.clone())?;
     let live = Live::new(config, identity.redaction_key(), &metrics)?;

@@ -10,7 +10,7 @@ use oakallow_policy::wire::{Heartbeat, Purpose, Signed};
 
 use crate::app::App;
 use crate::backend::BackendError;
-use crate::spool::{Chain, Kept, SpoolError};
+use crate::spool::{Chain, Kept, Spool, SpoolError};
 
 /// Events in one request.
 const BATCH_MAX: usize = 500;
@@ -66,16 +66,33 @@ async fn ship(app: &App, key: &SigningKey) -> Result<(), String> {
     let head = Head { seq: last.seq, hash: hex(&sha256(&last.bytes)) };
     let head = Signed::seal(Purpose::Head, &head, &app.identity.proxy_id, key).map_err(|e| e.to_string())?;
     let batch = batch(&events, &head).map_err(|e| e.to_string())?;
-    let ack = app.backend.audit(batch).await.map_err(|e| {
-        if contradicts(&e) && app.spool.set_chain(Chain::Contradicted) {
+    let spool = app.spool.clone();
+    let ack = match app.backend.audit(batch).await {
+        Ok(ack) => ack,
+        Err(e) if contradicts(&e) => return Err(contradicted(spool, e).await),
+        Err(e) => return Err(e.to_string()),
+    };
+    let acknowledged = tokio::task::spawn_blocking(move || {
+        spool.set_chain(Chain::Good)?;
+        spool.acknowledge(ack.acknowledged_seq)
+    });
+    acknowledged.await.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+}
+
+/// Stops the calls, in this process and in those after it; what to say of it.
+async fn contradicted(spool: Spool, e: BackendError) -> String {
+    match tokio::task::spawn_blocking(move || spool.set_chain(Chain::Contradicted)).await {
+        Ok(Ok(true)) => {
             tracing::error!(error = %e, "the backend does not take this proxy's events: calls are refused until it does, or an operator enrols it anew");
         }
-        e.to_string()
-    })?;
-    app.spool.set_chain(Chain::Good);
-    let spool = app.spool.clone();
-    let acknowledged = tokio::task::spawn_blocking(move || spool.acknowledge(ack.acknowledged_seq)).await;
-    acknowledged.map_err(|e| e.to_string())?.map_err(|e| e.to_string())
+        Ok(Ok(false)) => {}
+        // Tried again with the next batch that is refused.
+        Ok(Err(mark)) => {
+            tracing::error!(error = %mark, "that the backend does not take this proxy's events is forgotten by a restart");
+        }
+        Err(ended) => tracing::error!(error = %ended, "a task of the audit spool broke off"),
+    }
+    e.to_string()
 }
 
 /// An [`AuditBatch`] as it is written, of events that are written already.

@@ -6,6 +6,7 @@
 //!
 //! [`writer`]: who writes. [`log`]: what is on the disk. [`recover`]: what a former process left. [`segment`], [`record`]: its files, and what
 //! is in them. [`calls`]: what is open. [`files`]: whether all of it is still there. [`room`]: how much there may be.
+//! [`doubt`]: that the backend has yet to confirm the chain.
 
 use std::collections::VecDeque;
 use std::io;
@@ -18,12 +19,14 @@ use oakallow_policy::timestamp::parse_rfc3339;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::config::{Durability, Limits};
+use doubt::Doubt;
 pub use log::Kept;
 use log::Log;
 use room::Room;
 use writer::Writer;
 
 mod calls;
+mod doubt;
 mod files;
 mod log;
 #[cfg(test)]
@@ -62,7 +65,8 @@ pub enum SpoolError {
 pub enum Chain {
     /// Nothing against it.
     Good,
-    /// It begins anew, or is damaged, though this proxy has run before: not good until the backend takes it.
+    /// It begins anew or is damaged though this proxy has run before, or the backend refused it before a restart: not good
+    /// until the backend takes it.
     Unconfirmed,
     /// It contradicts the one that the backend has: an operator has to act.
     Contradicted,
@@ -107,6 +111,7 @@ pub struct Spool {
     failures: Arc<AtomicU64>,
     is_unreadable: Arc<AtomicBool>,
     chain: Arc<AtomicU8>,
+    doubt: Doubt,
 }
 
 impl Spool {
@@ -118,7 +123,8 @@ impl Spool {
         durability: Durability,
         limits: &Limits,
     ) -> Result<Self, SpoolError> {
-        let recover::Opened { log, standing, is_damaged } = recover::open(directory, durability)?;
+        let recover::Opened { log, standing, doubt } = recover::open(directory, durability)?;
+        let chain = if doubt.is_marked() { Chain::Unconfirmed } else { Chain::Good };
         let standing = Arc::new(watch::Sender::new(standing));
         let (queue, incoming) = mpsc::unbounded_channel();
         let writer = Writer {
@@ -137,19 +143,16 @@ impl Spool {
                 .map(drop)
                 .map_err(|e| SpoolError::Open(e.to_string()))?,
         }
-        let spool = Self {
+        Ok(Self {
             queue,
             standing,
             log,
             room: Room::new(limits),
             failures,
             is_unreadable: Arc::default(),
-            chain: Arc::default(),
-        };
-        if is_damaged {
-            spool.set_chain(Chain::Unconfirmed);
-        }
-        Ok(spool)
+            chain: Arc::new(AtomicU8::new(chain as u8)),
+            doubt,
+        })
     }
 
     /// Stores events that come before an action: refused when the spool is full. Returns the number of
@@ -190,9 +193,18 @@ impl Spool {
         }
     }
 
-    /// The backend has said something about this chain; whether that is new.
-    pub fn set_chain(&self, chain: Chain) -> bool {
-        self.chain.swap(chain as u8, Ordering::Relaxed) != chain as u8
+    /// Sets what is known of this chain; whether that is new. What is said against it survives a restart: an error says
+    /// that it would not yet, though no call runs here. May wait for the disk.
+    pub fn set_chain(&self, chain: Chain) -> Result<bool, SpoolError> {
+        let is_new = self.chain.swap(chain as u8, Ordering::Relaxed) != chain as u8;
+        match self.doubt.mark(chain != Chain::Good) {
+            // The next start asks the backend once more.
+            Err(e) if chain == Chain::Good => {
+                tracing::warn!(error = %e, "the mark of an unconfirmed audit chain stays on the disk");
+                Ok(is_new)
+            }
+            marked => marked.map(|()| is_new).map_err(unwritable),
+        }
     }
 
     /// As [`Spool::append`], with a note of what is about to be done at the backend: should this process

@@ -8,6 +8,7 @@ use oakallow_policy::audit::{Chained, Event, EventData, EventType, Head};
 use oakallow_policy::life::{Tracked, tracked};
 use proptest::prelude::*;
 
+use super::doubt::{Doubt, MARK};
 use super::log::{Batch, Log, Shape};
 use super::{Standing, recover, segment};
 use crate::event;
@@ -61,7 +62,7 @@ struct Bench {
     head: Head,
     acknowledged: u64,
     written: Vec<Written>,
-    is_damaged: bool,
+    doubt: Option<Doubt>,
 }
 
 impl Bench {
@@ -72,7 +73,7 @@ impl Bench {
             head: Head::default(),
             acknowledged: 0,
             written: Vec::new(),
-            is_damaged: false,
+            doubt: None,
         };
         bench.restart();
         bench
@@ -83,8 +84,17 @@ impl Bench {
         let shape = Shape { sync: false, segment_bytes: SEGMENT_BYTES };
         let found = recover::open_as(self.directory.path(), shape).unwrap();
         self.log = Some(found.log);
-        self.is_damaged = found.is_damaged;
+        self.doubt = Some(found.doubt);
         found.standing
+    }
+
+    /// The backend has taken everything.
+    fn confirm(&self) {
+        self.doubt.as_ref().unwrap().mark(false).unwrap();
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        self.doubt.as_ref().unwrap().is_marked()
     }
 
     fn log(&self) -> &Log {
@@ -262,7 +272,7 @@ fn what_stands_behind_a_damaged_record_is_set_aside_and_the_log_goes_on() {
     for (times, path) in [(0, &last), (1, &last), (2, &second)] {
         let bytes = damage(path);
         let standing = bench.restart();
-        assert!(bench.is_damaged);
+        assert!(bench.is_in_doubt());
         assert_eq!(bench.files(), files);
         let name = if path == &last { format!("{times}.damaged") } else { "0.damaged".to_owned() };
         let kept = std::fs::read(path.with_extension(name)).unwrap();
@@ -275,7 +285,10 @@ fn what_stands_behind_a_damaged_record_is_set_aside_and_the_log_goes_on() {
         let bytes: usize = read.iter().map(|kept| kept.bytes.len()).sum();
         assert_eq!(standing.waiting_bytes, bytes as u64);
         let standing = bench.restart();
-        assert_eq!(bench.is_damaged, path == &second, "events are missing for ever, a cut is made once");
+        assert!(bench.is_in_doubt(), "a restart settles nothing");
+        bench.confirm();
+        bench.restart();
+        assert_eq!(bench.is_in_doubt(), path == &second, "events are missing for ever, a cut is made once");
         bench.head = standing.head;
         if path == &last {
             bench.written.truncate(usize::try_from(bench.head.seq).unwrap());
@@ -288,8 +301,27 @@ fn what_stands_behind_a_damaged_record_is_set_aside_and_the_log_goes_on() {
     // What the backend has anyway is missed by nobody.
     bench.log().forget(bench.head.seq).unwrap();
     bench.append(&[(0, 3)], None, None);
+    bench.confirm();
     bench.restart();
-    assert!(!bench.is_damaged);
+    assert!(!bench.is_in_doubt());
+}
+
+#[test]
+fn nothing_is_cut_off_before_the_doubt_is_on_the_disk() {
+    let mut bench = Bench::new();
+    bench.append(&[(0, 1)], None, None);
+    let path = bench.last_file();
+    let bytes = damage(&path);
+    bench.log = None;
+    // In the way of the mark, and not the mark itself.
+    let mark = bench.directory.path().join(MARK);
+    std::os::unix::fs::symlink("nowhere/else", &mark).unwrap();
+    let shape = Shape { sync: false, segment_bytes: SEGMENT_BYTES };
+    assert!(recover::open_as(bench.directory.path(), shape).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    std::fs::remove_file(&mark).unwrap();
+    bench.restart();
+    assert!(bench.is_in_doubt() && mark.exists());
 }
 
 #[test]

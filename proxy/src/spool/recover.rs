@@ -17,6 +17,7 @@ use oakallow_policy::life::{Tracked, tracked};
 use serde::Deserialize;
 
 use super::calls::{Change, OpenCalls, Place};
+use super::doubt::Doubt;
 use super::files::{Files, LOCK};
 use super::log::{Cursor, Log, Shape, State, begin};
 use super::record::{Kind, Record};
@@ -39,8 +40,8 @@ pub(super) fn open(directory: &Path, durability: Durability) -> Result<Opened, S
 pub(super) struct Opened {
     pub(super) log: Log,
     pub(super) standing: Standing,
-    /// Something that was written is not there any more.
-    pub(super) is_damaged: bool,
+    /// Marked where something that was written is not there any more, now or at a former start.
+    pub(super) doubt: Doubt,
 }
 
 pub(super) fn open_as(directory: &Path, shape: Shape) -> Result<Opened, SpoolError> {
@@ -52,13 +53,16 @@ pub(super) fn open_as(directory: &Path, shape: Shape) -> Result<Opened, SpoolErr
         Err(TryLockError::WouldBlock) => return Err(SpoolError::InUse(directory.to_owned())),
         Err(TryLockError::Error(e)) => return Err(fail(e)),
     }
+    let doubt = Doubt::find(directory).map_err(fail)?;
     let mut replay = Replay::default();
-    replay.all(directory).map_err(fail)?;
+    replay.all(directory, &doubt).map_err(fail)?;
     // What the backend has already is missed by nobody.
-    let is_damaged = replay.was_cut || replay.missing > Some(replay.acknowledged);
+    if replay.missing > Some(replay.acknowledged) {
+        doubt.mark(true).map_err(fail)?;
+    }
     let (state, standing) = replay.done(directory, shape.sync).map_err(fail)?;
     let log = Log::new(directory, (Files::of(directory), lock), shape, state);
-    Ok(Opened { log, standing, is_damaged })
+    Ok(Opened { log, standing, doubt })
 }
 
 /// What has been read so far.
@@ -74,8 +78,6 @@ struct Replay {
     waiting: VecDeque<(u64, u64)>,
     /// A number that no segment has had.
     next: u64,
-    /// Something was cut off now.
-    was_cut: bool,
     /// The last event that is in none of the segments.
     missing: Option<u64>,
 }
@@ -97,17 +99,17 @@ impl Brief {
 }
 
 impl Replay {
-    fn all(&mut self, directory: &Path) -> io::Result<()> {
+    fn all(&mut self, directory: &Path, doubt: &Doubt) -> io::Result<()> {
         self.next = 1;
         for number in segment::numbers(directory)? {
             self.next = number + 1;
-            self.segment(directory, number)?;
+            self.segment(directory, number, doubt)?;
         }
         Ok(())
     }
 
     /// Reads a segment, as far as it is whole.
-    fn segment(&mut self, directory: &Path, number: u64) -> io::Result<()> {
+    fn segment(&mut self, directory: &Path, number: u64, doubt: &Doubt) -> io::Result<()> {
         let mut segment = Segment::open(directory, number)?;
         let written = segment.file.metadata()?.len();
         segment.bytes = written;
@@ -119,12 +121,13 @@ impl Replay {
             if e.kind() != io::ErrorKind::InvalidData {
                 return Err(e);
             }
-            self.was_cut = true;
             tracing::error!(
                 segment = number, byte = at, bytes = written - at, error = %e,
                 "the audit spool has a record that is not whole: what stands behind it is set aside"
             );
             segment.bytes = at;
+            // Before it is cut off: the next start finds nothing wrong.
+            doubt.mark(true)?;
             keep_aside(directory, &segment, written)?;
             if at == 0 {
                 return std::fs::remove_file(segment::path(directory, number));

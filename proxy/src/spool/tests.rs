@@ -138,12 +138,42 @@ async fn a_chain_in_doubt_takes_no_action_until_the_backend_has_taken_it() {
     for (standing, error) in
         [(Chain::Unconfirmed, SpoolError::Unconfirmed), (Chain::Contradicted, SpoolError::Contradicted)]
     {
-        spool.set_chain(standing);
+        spool.set_chain(standing).unwrap();
         assert_eq!(act().await, Err(error));
         assert!(spool.append_outcome(event(EventType::ProxyStarted, "txn_b")).await.is_ok());
     }
-    spool.set_chain(Chain::Good);
+    spool.set_chain(Chain::Good).unwrap();
     assert!(act().await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_forgets_no_doubt() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = open(directory.path(), 100);
+    spool.append(vec![event(EventType::CallForwarded, "txn_a")]).await.unwrap();
+    for in_doubt in [Chain::Unconfirmed, Chain::Contradicted] {
+        assert_eq!(spool.set_chain(in_doubt), Ok(true));
+        assert_eq!(spool.set_chain(in_doubt), Ok(false));
+        let next = reopened(directory.path());
+        assert_eq!(next.chain(), Chain::Unconfirmed);
+        let refused = next.append(vec![event(EventType::CallForwarded, "txn_b")]).await;
+        assert_eq!(refused, Err(SpoolError::Unconfirmed));
+        spool.set_chain(Chain::Good).unwrap();
+        assert_eq!(reopened(directory.path()).chain(), Chain::Good);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_doubt_that_cannot_be_kept_stops_calls_all_the_same_and_is_kept_when_it_can_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let spool = open(directory.path(), 100);
+    let mark = directory.path().join(doubt::MARK);
+    std::fs::create_dir(&mark).unwrap();
+    assert!(matches!(spool.set_chain(Chain::Contradicted), Err(SpoolError::Unwritable(_))));
+    assert_eq!(spool.chain(), Chain::Contradicted);
+    std::fs::remove_dir(&mark).unwrap();
+    assert_eq!(spool.set_chain(Chain::Contradicted), Ok(false));
+    assert!(mark.is_file());
 }
 
 /// What a restart would find: the files as they are, copied.

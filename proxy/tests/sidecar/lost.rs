@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use crate::support::sidecar::Sidecar;
 use crate::support::until;
 
+const UNCONFIRMED: &str = "audit chain: not confirmed by the backend";
+
 async fn refused(sidecar: &Sidecar) {
     let ran = sidecar.upstream.count();
     let answer = sidecar.call("read").send().await.unwrap();
@@ -61,7 +63,7 @@ async fn a_proxy_without_its_spool_runs_nothing_while_the_backend_cannot_say_wha
     sidecar.backend.stop();
     let sidecar = sidecar.restart_without_spool(true).await;
     refused(&sidecar).await;
-    assert_eq!(sidecar.ready().await, (503, "audit chain: not confirmed by the backend".to_owned()));
+    assert_eq!(sidecar.ready().await, (503, UNCONFIRMED.to_owned()));
 }
 
 #[tokio::test]
@@ -77,4 +79,41 @@ async fn a_proxy_that_had_nothing_to_lose_goes_on_when_the_backend_says_so() {
     until("a ready proxy", async || (sidecar.ready().await.0 == 200).then_some(())).await;
     runs(&sidecar).await;
     assert_eq!(sidecar.upstream.count(), 1);
+}
+
+#[tokio::test]
+async fn a_restart_settles_no_doubt_and_the_backend_does() {
+    let sidecar = Sidecar::start().await;
+    shipped(&sidecar).await;
+    sidecar.backend.forget_audit();
+    sidecar.backend.take_audit(false);
+    let mut sidecar = sidecar.restart_without_spool(true).await;
+    for _ in 0..2 {
+        refused(&sidecar).await;
+        assert_eq!(sidecar.ready().await, (503, UNCONFIRMED.to_owned()));
+        // There is something in it now, and nothing wrong with that.
+        sidecar = sidecar.restart().await;
+    }
+    refused(&sidecar).await;
+    sidecar.backend.take_audit(true);
+    until("a ready proxy", async || (sidecar.ready().await.0 == 200).then_some(())).await;
+    runs(&sidecar).await;
+    sidecar.backend.stop();
+    // What is settled stays so.
+    let sidecar = sidecar.restart().await;
+    assert_eq!(sidecar.ready().await.0, 200);
+    runs(&sidecar).await;
+}
+
+#[tokio::test]
+async fn a_chain_that_the_backend_refused_stays_refused_over_a_restart_without_the_backend() {
+    let sidecar = Sidecar::start().await;
+    runs(&sidecar).await;
+    shipped(&sidecar).await;
+    let mut sidecar = sidecar.restart_without_spool(true).await;
+    assert_eq!(sidecar.ready().await, (503, "audit chain: refused by the backend".to_owned()));
+    sidecar.backend.stop();
+    let sidecar = sidecar.restart().await;
+    refused(&sidecar).await;
+    assert_eq!(sidecar.ready().await, (503, UNCONFIRMED.to_owned()));
 }
