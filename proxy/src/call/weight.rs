@@ -1,4 +1,4 @@
-//! What a call takes up in memory while it waits: not its body alone, but what was read from it, which for a
+//! What a message takes up in memory while it is here: not its body alone, but what was read from it, which for a
 //! body of many small things is twenty times as much.
 
 use std::mem::size_of;
@@ -18,6 +18,12 @@ const SMALL_BYTES: usize = 1024;
 #[must_use]
 pub fn under_way(call: &IdentifiedCall, copies: usize) -> usize {
     if call.bytes <= SMALL_BYTES { 0 } else { call.bytes + copies * (of(call) - call.bytes) }
+}
+
+/// A body of so many bytes and what was read from it, call or not; 0 when that is little.
+#[must_use]
+pub fn read(bytes: usize, value: &Value) -> usize {
+    if bytes <= SMALL_BYTES { 0 } else { bytes + tree(value) }
 }
 
 /// Bytes, about.

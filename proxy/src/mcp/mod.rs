@@ -31,7 +31,9 @@ use oakallow_policy::permit::PermitReason;
 use serde_json::Value;
 
 use crate::app::App;
-use crate::call::mcp::{Arrival, Body, Class, INVALID_PARAMS, INVALID_REQUEST, Message, identify, read};
+use crate::call::mcp::{
+    Arrival, Body, Class, INVALID_PARAMS, INVALID_REQUEST, Message, Unread, identify, parse, sort,
+};
 use crate::call::{IdentifiedCall, weight};
 use crate::client::{Client, Gone};
 use crate::enforce::{self, Bound, Ready, Target};
@@ -118,13 +120,22 @@ struct Exchange<'a> {
 
 impl Exchange<'_> {
     async fn post(&mut self, client: &mut Client<'_>) -> Result<(), Gone> {
-        let mut message = match read(&self.received.body, Era::of(&self.received.parts.headers)) {
-            Ok(Body::One(message)) => message,
-            Ok(Body::Batch(messages)) => return self.batch(&messages, client).await,
+        let (body, weight) = match self.read() {
+            Ok(read) => read,
             Err(unread) => {
                 let body = error(&unread.id, unread.code, &unread.message, None);
                 return self.turn_down(client, "invalid_request", (StatusCode::BAD_REQUEST, body)).await;
             }
+        };
+        let Received { live, caller, .. } = self.received;
+        let has_room = client.weighs((self.app, &live.config.limits), &caller.principal, weight);
+        let mut message = match (body, has_room) {
+            (Body::One(message), Ok(())) => message,
+            (Body::One(message), Err(refusal)) => {
+                return self.turn_away(client, Some(&message), refusal).await;
+            }
+            (Body::Batch(messages), Ok(())) => return self.batch(&messages, client).await,
+            (Body::Batch(_), Err(refusal)) => return self.turn_away(client, None, refusal).await,
         };
         let version = self.received.parts.headers.get("mcp-protocol-version").and_then(|v| v.to_str().ok());
         see(&message, (version, self.session_id()));
@@ -152,6 +163,15 @@ impl Exchange<'_> {
             Class::Decide { .. } => self.call(client, (&message, era), leg.as_ref()).await,
             Class::Unknown => self.turn_down(client, "unknown_method", unknown(&message, era)).await,
         }
+    }
+
+    /// The body, and what it takes up with what was read from it, be it a call or not.
+    fn read(&self) -> Result<(Body, usize), Unread> {
+        let Received { parts, body, .. } = self.received;
+        let value = parse(body)?;
+        let weight = weight::read(body.len(), &value);
+        let era = Era::of(&parts.headers);
+        Ok((sort(value, |_| era)?, weight))
     }
 
     /// Whether the head says what the message says.

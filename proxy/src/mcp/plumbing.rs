@@ -159,7 +159,7 @@ impl Exchange<'_> {
     }
 
     /// Refuses what is no call, once that is recorded.
-    async fn turn_away(
+    pub(super) async fn turn_away(
         &self,
         client: &mut Client<'_>,
         message: Option<&Message>,

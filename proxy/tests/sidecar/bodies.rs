@@ -144,6 +144,18 @@ async fn a_body_of_many_small_things_counts_as_what_it_takes() {
     let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
     let answer = sidecar.rpc_as(AGENT, &call).send().await.unwrap().text().await.unwrap();
     assert!(answer.contains("too_many_bodies"), "{answer}");
+    // What is no call has been read all the same.
+    let notice = json!({"jsonrpc": "2.0", "method": "notifications/progress", "params": small});
+    for message in [
+        json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": small}),
+        json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": small}),
+        json!({"jsonrpc": "2.0", "id": 1, "result": small}),
+        json!([notice, {"jsonrpc": "2.0", "method": "notifications/initialized"}]),
+        notice,
+    ] {
+        let answer = sidecar.rpc_as(AGENT, &message).send().await.unwrap().text().await.unwrap();
+        assert!(answer.contains("too_many_bodies"), "{answer}");
+    }
     assert_eq!(sidecar.upstream.count(), 0);
     assert_eq!(sidecar.metric("oakallow_bodies_bytes").await, 0.0);
 }
