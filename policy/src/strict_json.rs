@@ -5,6 +5,7 @@
 //! input is refused, in the spirit of I-JSON (RFC 7493). The same goes for keys that `serde_json` itself
 //! reads as something else than a key.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
@@ -12,6 +13,10 @@ use serde_json::{Map, Number, Value};
 
 /// Deepest nesting of arrays and objects in a call.
 pub const CALL_DEPTH_MAX: usize = 64;
+/// Most values in a call, those inside of others among them. The smallest of them, an object of one member, takes eight
+/// bytes as text and more than 600 in memory: by its length alone a body is not bounded. What carries calls inside is,
+/// by its length, and not by this: the record of calls, however many, can be delivered.
+pub const CALL_VALUES_MAX: usize = 100_000;
 /// Deepest nesting in what carries calls inside: batches of events, requests for approval. Whatever a call
 /// may be, its record can be delivered.
 pub const ENVELOPE_DEPTH_MAX: usize = CALL_DEPTH_MAX + 32;
@@ -39,6 +44,12 @@ pub enum JsonError {
         /// From 1.
         column: usize,
     },
+    /// More than can be kept in memory for one call.
+    #[error("it has more than {max} values")]
+    TooMany {
+        /// [`CALL_VALUES_MAX`].
+        max: usize,
+    },
     /// A number that other readers would change.
     #[error("the number at byte {at} cannot be carried exactly: write it as a string")]
     Number {
@@ -56,19 +67,23 @@ pub enum JsonError {
 }
 
 /// Parses one JSON text strictly: no duplicate keys, no number that changes on the way, no lone
-/// surrogates, at most [`CALL_DEPTH_MAX`] deep, nothing after it.
+/// surrogates, at most [`CALL_DEPTH_MAX`] deep and of [`CALL_VALUES_MAX`] values, nothing after it.
 pub fn parse(bytes: &[u8]) -> Result<Value, JsonError> {
-    parse_within(bytes, CALL_DEPTH_MAX)
+    parse_within(bytes, CALL_DEPTH_MAX, CALL_VALUES_MAX)
 }
 
-/// [`parse`] for what has calls inside: at most [`ENVELOPE_DEPTH_MAX`] deep.
+/// [`parse`] for what has calls inside: at most [`ENVELOPE_DEPTH_MAX`] deep, of any number of values. The caller bounds
+/// its length.
 pub fn parse_envelope(bytes: &[u8]) -> Result<Value, JsonError> {
-    parse_within(bytes, ENVELOPE_DEPTH_MAX)
+    parse_within(bytes, ENVELOPE_DEPTH_MAX, usize::MAX)
 }
 
-fn parse_within(bytes: &[u8], depth_max: usize) -> Result<Value, JsonError> {
+fn parse_within(bytes: &[u8], depth_max: usize, values_max: usize) -> Result<Value, JsonError> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { depth: 0, depth_max }.deserialize(&mut reader).map_err(|e| syntax(&e))?;
+    let room = Room::of(values_max);
+    let value = Strict { depth: 0, depth_max, room: &room }.deserialize(&mut reader).map_err(|e| {
+        if room.is_exceeded.get() { JsonError::TooMany { max: values_max } } else { syntax(&e) }
+    })?;
     reader.end().map_err(|e| syntax(&e))?;
     check_numbers(bytes)?;
     Ok(value)
@@ -77,7 +92,7 @@ fn parse_within(bytes: &[u8], depth_max: usize) -> Result<Value, JsonError> {
 /// Reads a part of something larger, in whatever form that has, as strictly as [`parse`] reads a text
 /// (numbers aside: their written form is gone): for `serde(deserialize_with)`.
 pub(crate) fn optional_value<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
-    let value = Strict { depth: 0, depth_max: CALL_DEPTH_MAX }.deserialize(d)?;
+    let value = Strict { depth: 0, depth_max: CALL_DEPTH_MAX, room: &Room::of(usize::MAX) }.deserialize(d)?;
     Ok(Some(value).filter(|value| !value.is_null()))
 }
 
@@ -181,14 +196,34 @@ fn is_exact(number: &[u8]) -> bool {
     significant.len() <= DIGITS_MAX && double.is_finite() && !vanished && !too_large
 }
 
-/// Builds a value, refusing what `serde_json` would let pass.
-#[derive(Clone, Copy)]
-struct Strict {
-    depth: usize,
-    depth_max: usize,
+/// How many values may still come.
+struct Room {
+    values: Cell<usize>,
+    is_exceeded: Cell<bool>,
 }
 
-impl Strict {
+impl Room {
+    fn of(values: usize) -> Self {
+        Self { values: Cell::new(values), is_exceeded: Cell::new(false) }
+    }
+
+    fn take<E: serde::de::Error>(&self) -> Result<(), E> {
+        let left = self.values.get().checked_sub(1);
+        self.is_exceeded.set(left.is_none());
+        self.values.set(left.ok_or_else(|| E::custom("too many values"))?);
+        Ok(())
+    }
+}
+
+/// Builds a value, refusing what `serde_json` would let pass.
+#[derive(Clone, Copy)]
+struct Strict<'r> {
+    depth: usize,
+    depth_max: usize,
+    room: &'r Room,
+}
+
+impl Strict<'_> {
     fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
         if self.depth == self.depth_max {
             return Err(E::custom(format_args!("nested deeper than {}", self.depth_max)));
@@ -197,14 +232,15 @@ impl Strict {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Strict {
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
     type Value = Value;
     fn deserialize<D: serde::Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
+        self.room.take()?;
         d.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Strict {
+impl<'de> Visitor<'de> for Strict<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -304,6 +340,27 @@ mod tests {
         let deep = format!("{}{}", "[".repeat(65), "]".repeat(65));
         assert!(parse(deep.as_bytes()).is_err());
         assert!(parse(b"\"\xff\"").is_err());
+    }
+
+    #[test]
+    fn every_value_counts_wherever_it_stands() {
+        let list = |items: usize, item: &str| format!("[{}]", vec![item; items].join(","));
+        let one_more = CALL_VALUES_MAX;
+        for (text, fits) in [
+            (list(one_more - 1, "0"), true),
+            (list(one_more, "0"), false),
+            (list(one_more / 2 - 1, r#"{"":""}"#), true),
+            (list(one_more / 2, r#"{"":""}"#), false),
+            (list(one_more / 4, "[[],null,true]"), false),
+        ] {
+            let read = parse(text.as_bytes());
+            if fits {
+                assert!(read.is_ok(), "{read:?}");
+            } else {
+                assert_eq!(read, Err(JsonError::TooMany { max: CALL_VALUES_MAX }));
+            }
+            assert!(parse_envelope(text.as_bytes()).is_ok());
+        }
     }
 
     #[test]

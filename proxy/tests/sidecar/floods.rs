@@ -1,13 +1,13 @@
 //! Clients that send too much, too slowly or what takes long to read: each is turned away, memory stays bounded,
 //! and a good client is served meanwhile. The proxy is a process of its own, so that its memory can be looked at.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::support::flooded::Flooded;
 use crate::support::policy::AGENT;
-use crate::support::sidecar::client;
+use crate::support::sidecar::{Sidecar, client};
 use crate::support::{h2, until};
 
 /// A body of a megabyte that is read into sixty thousand members takes this for a moment, once for each that is read at
@@ -86,6 +86,7 @@ async fn json_that_takes_long_to_read_is_refused() {
         ("a key", format!("{{\"{}\":1}}", "k".repeat(size)), [422, 422]),
         ("equal keys", format!("{{{}}}", vec!["\"id\":1"; 100_000].join(",")), [400, 400]),
         ("many keys", format!("{{{}}}", wide.join(",")), [422, 422]),
+        ("many values", format!("{{\"id\":[{}]}}", vec!["{\"\":0}"; size / 8].join(",")), [400, 400]),
         ("escapes", format!("{{\"id\":\"{}", "\\u0000".repeat(size / 6)), [400, 400]),
     ] {
         for _ in 0..2 {
@@ -96,6 +97,24 @@ async fn json_that_takes_long_to_read_is_refused() {
         flooded.is_within(what, PARSED_BYTES_MAX).await;
     }
     assert!(flooded.upstream.seen().iter().all(|seen| seen.body.len() < 100));
+}
+
+#[tokio::test]
+async fn a_body_of_more_values_than_a_call_may_have_is_named_and_refused() {
+    let sidecar = Sidecar::with(json!({"limits": {"body_bytes_max": 1024 * 1024}})).await;
+    let many = vec![0; 100_000];
+    let call = sidecar.call("read").json(&json!({"id": "42", "many": many})).send().await.unwrap();
+    assert_eq!(call.status(), 400);
+    let problem: Value = call.json().await.unwrap();
+    let said = (problem["code"].as_str().unwrap(), problem["detail"].as_str().unwrap());
+    assert_eq!(said, ("invalid_request", "it has more than 100000 values"));
+    let message = json!({"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"many": many}});
+    let answer = sidecar.rpc(&message).send().await.unwrap();
+    assert_eq!(answer.status(), 400);
+    let said: Value = answer.json().await.unwrap();
+    assert_eq!(said["error"]["code"], -32_700, "{said}");
+    assert_eq!(said["error"]["message"], "it has more than 100000 values");
+    assert_eq!(sidecar.upstream.count(), 0);
 }
 
 #[tokio::test]
