@@ -146,8 +146,9 @@ pub fn is_card(number: u64) -> bool {
     has_card_number(&number.to_string())
 }
 
-/// The parts between spaces, quotes, brackets and the punctuation of URLs and assignments.
-fn words(text: &str) -> impl Iterator<Item = &str> {
+/// The parts between spaces, quotes, brackets and the punctuation of URLs and assignments: in one of these a secret stands
+/// that is looked for, here and by those who must not pass one on.
+pub fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c.is_whitespace() || is_between(c))
 }
 

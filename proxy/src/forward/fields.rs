@@ -2,6 +2,7 @@
 
 use http::Uri;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use oakallow_policy::secret::words;
 
 use crate::refusal::Refusal;
 
@@ -70,9 +71,8 @@ pub fn passing(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &Heade
 /// Whether a value of `Authorization` is ours: it stays here. A tool server's own may have our prefix inside.
 #[must_use]
 pub fn is_our_credential(value: &HeaderValue) -> bool {
-    let between = |b: &u8| b.is_ascii_whitespace() || matches!(b, b',' | b';' | b':' | b'=' | b'"' | b'\'');
-    let mut words = value.as_bytes().split(between);
-    words.any(|word| word.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"oak_")))
+    let text = String::from_utf8_lossy(value.as_bytes());
+    words(&text).any(|word| word.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("oak_")))
 }
 
 /// One field for all cookies: over HTTP/2 each may come in its own, and no other version takes that (RFC 9113
@@ -147,6 +147,11 @@ mod tests {
             ("Bearer oak_live_1", true),
             ("bearer\tOAK_live_1", true),
             ("oak_live_1", true),
+            ("Token oak_agent_1", true),
+            ("Token token=\"oak_agent_1\"", true),
+            ("Token token=oak_agent_1, nonce=\"x\"", true),
+            ("Digest username='a', response='oak_live_1'", true),
+            ("<oak_live_1>", true),
             ("Basic eA==,Bearer oak_live_1", true),
             ("Bearer eyJhbGciOi.x9Oak_3f.c2ln", false),
             ("Bearer soak_test", false),

@@ -1,10 +1,12 @@
 //! Requests that a tool server may read otherwise than the proxy does.
 
+use oakallow_policy::audit::EventType;
 use serde_json::{Value, json};
 
 use crate::support::policy::AGENT;
 use crate::support::raw::{exchange, statuses};
 use crate::support::sidecar::{Sidecar, client};
+use crate::support::until;
 
 #[tokio::test]
 async fn a_tool_takes_the_body_for_what_it_was_read_as() {
@@ -116,9 +118,15 @@ async fn the_callers_key_does_not_reach_the_tool_in_any_other_field() {
         assert!(said.contains(name) && !said.contains(AGENT), "{said}");
     }
     assert_eq!(sidecar.upstream.count(), 0);
-    let bearer = sidecar.call("read").header("authorization", format!("Bearer {AGENT}"));
-    assert_eq!(bearer.send().await.unwrap().status(), 200);
-    assert!(!sidecar.upstream.seen()[0].headers.contains_key("authorization"));
+    let forms =
+        [format!("Bearer {AGENT}"), format!("Token token=\"{AGENT}\""), "<oak_agent_else>".to_owned()];
+    for form in &forms {
+        let call = sidecar.call("read").header("authorization", form);
+        assert_eq!(call.send().await.unwrap().status(), 200, "{form}");
+    }
+    let seen = sidecar.upstream.seen();
+    assert_eq!(seen.len(), forms.len());
+    assert!(seen.iter().all(|seen| !seen.headers.contains_key("authorization")));
 }
 
 #[tokio::test]
@@ -160,6 +168,24 @@ async fn members_that_differ_only_by_case_are_refused_wherever_they_stand() {
     assert_eq!(sidecar.upstream.count(), 0);
     let apart = sidecar.call("read").body(r#"{"pad":[{"name":1},{"Name":2}]}"#);
     assert_eq!(apart.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_call_without_arguments_is_another_than_one_whose_arguments_are_empty() {
+    let sidecar = Sidecar::start().await;
+    for params in [json!({"name": "read"}), json!({"name": "read", "arguments": {}}), json!({"name": "read"})]
+    {
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        assert_eq!(sidecar.rpc(&call).send().await.unwrap().status(), 200);
+    }
+    let prints = until("three calls", async || {
+        let asked = sidecar.backend.audit().into_iter().filter(|e| e.event.kind == EventType::CallRequested);
+        let prints: Vec<_> = asked.filter_map(|e| e.event.data.fingerprint).collect();
+        (prints.len() == 3).then_some(prints)
+    })
+    .await;
+    assert_eq!(prints[0], prints[2]);
+    assert_ne!(prints[0], prints[1], "an approval of one would let the other through");
 }
 
 #[tokio::test]
