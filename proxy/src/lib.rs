@@ -49,6 +49,7 @@ pub mod reload;
 pub mod route;
 pub mod run;
 pub mod schema;
+pub mod seldom;
 pub mod serve;
 pub mod ship;
 pub mod spool;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use super::failure::Unopened;
 use crate::causes::Causes;
 use crate::metrics::EndpointMetrics;
+use crate::seldom::Seldom;
 
 /// Failures are told this often at most: a tool server that is away is one thing to know, not one for each call.
 const TELL_EVERY: Duration = Duration::from_secs(30);
@@ -22,16 +22,8 @@ pub(super) struct Health {
     against: AtomicU32,
     /// Wakes whoever finds out when it is back.
     pub(super) fell: Notify,
-    told: Mutex<Told>,
+    told: Mutex<Seldom>,
     metrics: EndpointMetrics,
-}
-
-/// What was told of its failures.
-#[derive(Default)]
-struct Told {
-    last: Option<Instant>,
-    /// So many were not, since.
-    untold: u64,
 }
 
 /// Why a check was not answered with a yes.
@@ -54,7 +46,7 @@ impl Health {
             out: AtomicBool::new(false),
             against: AtomicU32::new(0),
             fell: Notify::new(),
-            told: Mutex::default(),
+            told: Mutex::new(Seldom::once_in(TELL_EVERY)),
             metrics,
         }
     }
@@ -116,14 +108,8 @@ impl Health {
     }
 
     fn tell(&self, why: &Unopened) {
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.last.is_some_and(|last| last.elapsed() < TELL_EVERY) {
-            told.untold += 1;
-            return;
-        }
-        let untold = std::mem::take(&mut told.untold);
-        told.last = Some(Instant::now());
-        drop(told);
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).tells();
+        let Some(untold) = told else { return };
         let (route, endpoint, reason) = (&self.metrics.route, &self.metrics.endpoint, why.reason());
         tracing::warn!(route, endpoint, reason, untold, error = %Causes(why), "a call found no connection to its tool server");
     }

@@ -22,6 +22,7 @@ use crate::config::{Issuer, KeySource};
 use crate::identity::keys::{self, Key};
 use crate::identity::token::{self, Flaw, Unverified, Verified};
 use crate::refusal::Refusal;
+use crate::seldom::Seldom;
 
 /// No answer takes longer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,7 +51,7 @@ pub struct Issuers {
 /// Tokens that were refused: counted, and told now and then.
 struct Refusals {
     count: IntCounterVec,
-    told: std::sync::Mutex<HashMap<(String, Flaw), Instant>>,
+    told: std::sync::Mutex<HashMap<(String, Flaw), Seldom>>,
 }
 
 /// One issuer, and its keys.
@@ -148,17 +149,14 @@ impl Refusals {
     fn tell(&self, issuer: &str, flaw: Flaw) {
         self.count.with_label_values(&[issuer, flaw.as_str()]).inc();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let last = told.insert((issuer.to_owned(), flaw), now);
-        if last.is_none_or(|last| now.duration_since(last) >= TELL_EVERY) {
+        let seldom = told.entry((issuer.to_owned(), flaw)).or_insert(const { Seldom::once_in(TELL_EVERY) });
+        if seldom.tells().is_some() {
             tracing::warn!(
                 issuer,
                 reason = flaw.as_str(),
                 "tokens are refused; told once in {} s, counted in oakallow_tokens_refused_total",
                 TELL_EVERY.as_secs()
             );
-        } else if let Some(last) = last {
-            told.insert((issuer.to_owned(), flaw), last);
         }
     }
 }
