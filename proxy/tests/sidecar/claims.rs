@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::issuer::{ISS, KeyServer, Signer, claims, now_s};
+use crate::support::issuer::{ISS, KeyServer, Signer, changed, claims, now_s};
 use crate::support::sidecar::{Sidecar, client};
 use crate::tokens::World;
 
@@ -54,11 +54,7 @@ async fn why_tokens_are_refused_is_counted_by_issuer_and_reason() {
     let world = World::start().await;
     let (good, signer) = (claims("grace"), &world.signer);
     let header = json!({"alg": "ES256", "kid": "one"});
-    let with = |name: &str, value: Value| {
-        let mut changed = good.clone();
-        changed[name] = value;
-        signer.token(&header, &changed)
-    };
+    let with = |name: &str, value: Value| signer.token(&header, &changed(&good, name, value));
     for (issuer, reason, token) in [
         ("", "form", "e30.e30".to_owned()),
         ("", "issuer", with("iss", json!("https://other.example"))),

@@ -5,7 +5,7 @@ use oakallow_policy::wire::ApprovalStatus;
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::issuer::{AUD, ISS, KeyServer, Signer, claims, now_s, unsigned};
+use crate::support::issuer::{AUD, ISS, KeyServer, Signer, changed, claims, now_s, unsigned};
 use crate::support::policy::AGENT;
 use crate::support::sidecar::{Sidecar, client};
 use crate::support::until;
@@ -82,11 +82,7 @@ async fn what_only_looks_like_a_token_is_refused() {
     let world = World::start().await;
     let (good, signer) = (claims("grace"), &world.signer);
     let header = json!({"alg": "ES256", "kid": "one"});
-    let with = |name: &str, value: Value| {
-        let mut changed = good.clone();
-        changed[name] = value;
-        signer.token(&header, &changed)
-    };
+    let with = |name: &str, value: Value| signer.token(&header, &changed(&good, name, value));
     let without = |name: &str| {
         let mut changed = good.clone();
         changed.as_object_mut().unwrap().remove(name);

@@ -9,7 +9,7 @@ use crate::support::backend::Backend;
 use crate::support::policy::{AGENT, AUDIENCE, OrgBundle};
 use crate::support::process::Process;
 use crate::support::sidecar::{client, config_text};
-use crate::support::tool::{Authority, Tool};
+use crate::support::tool::Tool;
 use crate::support::until;
 
 const FAILURES: &str = "oakallow_upstream_connect_failures_total";
@@ -46,11 +46,7 @@ async fn call(client: &reqwest::Client, proxy: &Process, route: &str) -> u16 {
 async fn why_there_is_no_connection_is_told_once_and_counted_by_its_reason() {
     let backend = Backend::start(OrgBundle::new(5).signed());
     let dir = tempfile::tempdir().unwrap();
-    let (ours, other) = (Authority::new(), Authority::new());
-    ours.write(&dir.path().join("ca.pem"));
-    other.write(&dir.path().join("other.pem"));
-    ours.issue(dir.path(), "tools.test", "server");
-    let tool = Tool::secured("a", ours.server(dir.path(), "server", false)).await;
+    let tool = Tool::between_authorities("a", dir.path()).await;
     let plain = Tool::start("b").await;
     let tls = |ca: &str, name: &str| {
         let tls = json!({"ca": dir.path().join(ca), "server_name": name});

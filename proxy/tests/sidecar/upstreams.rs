@@ -55,11 +55,7 @@ async fn not_forwarded(sidecar: &Sidecar) {
 #[tokio::test]
 async fn over_tls_the_protocol_is_negotiated_and_the_certificate_verified() {
     let dir = tempfile::tempdir().unwrap();
-    let (ours, other) = (Authority::new(), Authority::new());
-    ours.write(&dir.path().join("ca.pem"));
-    other.write(&dir.path().join("other.pem"));
-    ours.issue(dir.path(), "tools.test", "server");
-    let tool = Tool::secured("a", ours.server(dir.path(), "server", false)).await;
+    let tool = Tool::between_authorities("a", dir.path()).await;
     let tls = |ca: &str, name: &str| {
         let tls = json!({"ca": dir.path().join(ca), "server_name": name});
         json!({"endpoints": [tool.at], "upstream_tls": tls})

@@ -113,6 +113,13 @@ pub(crate) fn claims(subject: &str) -> Value {
     json!({"iss": ISS, "aud": AUD, "sub": subject, "exp": now_s() + 300, "nbf": now_s() - 1, "tenant": "acme"})
 }
 
+/// These claims, with another value of one of them.
+pub(crate) fn changed(claims: &Value, name: &str, value: Value) -> Value {
+    let mut changed = claims.clone();
+    changed[name] = value;
+    changed
+}
+
 struct Memory {
     keys: Mutex<Option<Value>>,
     /// At `/.well-known/openid-configuration`.

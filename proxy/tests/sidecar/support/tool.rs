@@ -128,6 +128,15 @@ impl Tool {
         tool
     }
 
+    /// Over TLS, as `tools.test`. The folder has its authority as `ca.pem`, and a stranger as `other.pem`.
+    pub(crate) async fn between_authorities(name: &'static str, folder: &Path) -> Self {
+        let (ours, other) = (Authority::new(), Authority::new());
+        ours.write(&folder.join("ca.pem"));
+        other.write(&folder.join("other.pem"));
+        ours.issue(folder, "tools.test", "server");
+        Self::secured(name, ours.server(folder, "server", false)).await
+    }
+
     /// Over TLS.
     pub(crate) async fn secured(name: &'static str, config: Arc<rustls::ServerConfig>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
