@@ -10,12 +10,11 @@ use http::header::AUTHORIZATION;
 use http::request::Parts;
 use oakallow_policy::id::Name;
 use oakallow_policy::wire::{Tenancy, TenancyError};
-use sqlx::SqliteConnection;
 
 use crate::error::ApiError;
 use crate::keys::{self, KeyKind};
 use crate::state::App;
-use crate::store::{self, StoreError, Write};
+use crate::store::{self, Conn, StoreError, Write};
 
 /// The header that selects a tenant.
 pub(crate) const TENANT_HEADER: &str = "x-tenant-id";
@@ -72,7 +71,7 @@ impl Credential {
     /// Begins a change. 401 when the key is no longer in force: a body may take its time to arrive, and
     /// a revocation does not wait for it.
     pub(crate) async fn write(&self, app: &Arc<App>) -> Result<Write, ApiError> {
-        let mut write = app.write().await?;
+        let mut write = app.write(self.org()).await?;
         if self.is_in_force(app, &mut write).await? {
             return Ok(write);
         }
@@ -80,7 +79,7 @@ impl Credential {
     }
 
     /// It has neither been revoked nor expired since it was shown.
-    pub(crate) async fn is_in_force(&self, app: &App, db: &mut SqliteConnection) -> Result<bool, StoreError> {
+    pub(crate) async fn is_in_force(&self, app: &App, db: &mut Conn) -> Result<bool, StoreError> {
         let key = store::keys::by_hash(db, &self.key.hash).await?;
         Ok(key.is_some_and(|key| key.is_in_force(app.now())))
     }
@@ -128,7 +127,7 @@ impl FromRequestParts<Arc<App>> for Credential {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         let presented = presented(&parts.headers)?;
-        let mut db = app.db.read().await?;
+        let mut db = app.db.read_across().await?;
         let key = store::keys::by_hash(&mut db, &keys::hash(presented)).await?.ok_or_else(|| {
             ApiError::unauthenticated("invalid_key", "No such key. Check that it was copied whole.")
         })?;
@@ -139,7 +138,7 @@ impl FromRequestParts<Arc<App>> for Credential {
         if key.expires_at.is_some_and(|at| at <= now) {
             return Err(ApiError::unauthenticated("key_expired", "This key has expired. Use a new one."));
         }
-        app.usage.note(&key.id, now);
+        app.usage.note(&key.org, &key.id, now);
         let tenant_header = tenant_header(&parts.headers)?;
         Ok(Self { key, tenant_header })
     }
@@ -227,7 +226,7 @@ impl ProxyIdentity {
     pub(crate) async fn of(credential: Credential, app: &Arc<App>) -> Result<Self, ApiError> {
         credential.require(&[KeyKind::Proxy], "The proxy protocol")?;
         let id = credential.key.proxy_id.clone().unwrap_or_default();
-        let mut db = app.db.read().await?;
+        let mut db = app.db.read(credential.org()).await?;
         let proxy = store::one::<store::proxies::Proxy>(&mut db, credential.org(), &id)
             .await?
             .filter(|p| p.revoked_at.is_none())

@@ -60,7 +60,7 @@ impl Running {
         let email = normal_email(&wanted.owner_email)?;
         let app = &self.app;
         let now = app.now();
-        let mut write = app.write().await?;
+        let mut write = app.write(&org).await?;
         if store::orgs::insert(&mut write, &org, now).await? {
             // The org's secrets are made here, so that later requests only ever read them.
             app.vault.provision(&mut write, &org).await?;
@@ -83,7 +83,7 @@ impl Running {
     pub async fn issue_approver_key(&self, org: &str, email: &str) -> Result<Secret, BootstrapError> {
         let org = Name::new(org)?;
         let email = normal_email(email)?;
-        let mut write = self.app.write().await?;
+        let mut write = self.app.write(&org).await?;
         let user = store::users::by_email(&mut write, &org, &email)
             .await?
             .ok_or_else(|| BootstrapError::NoUser { org: org.to_string(), email: email.clone() })?;

@@ -12,12 +12,11 @@ use oakallow_policy::id::Name;
 use oakallow_policy::resolve::{Decision, ResolveError, Step};
 use oakallow_policy::ruleset::{CompileError, OrgPolicy, TenantRules};
 use oakallow_policy::{RuleSet, Tool};
-use sqlx::SqliteConnection;
 
 use crate::error::ApiError;
 use crate::state::App;
 use crate::store::orgs::Versions;
-use crate::store::{self, StoreError};
+use crate::store::{self, Conn, StoreError};
 
 /// Why there is no rule set.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +79,7 @@ impl Rulesets {
     }
 
     async fn attempt(&self, app: &App, org: &Name, tenant: Option<&Name>) -> Result<Policy, DecideError> {
-        let mut db = app.db.snapshot().await?;
+        let mut db = app.db.snapshot(org).await?;
         let versions = store::orgs::versions(&mut db, org).await?;
         let rules_version = match tenant {
             Some(tenant) => store::tenants::rules_version(&mut db, org, tenant).await?,
@@ -106,7 +105,7 @@ impl Rulesets {
 }
 
 async fn load_org(app: &App, org: &Name, wanted: Versions) -> Result<Arc<RuleSet>, DecideError> {
-    let mut db = app.db.snapshot().await?;
+    let mut db = app.db.snapshot(org).await?;
     let versions = store::orgs::versions(&mut db, org).await?;
     if versions.catalog != wanted.catalog {
         return Err(DecideError::Moving);
@@ -117,7 +116,7 @@ async fn load_org(app: &App, org: &Name, wanted: Versions) -> Result<Arc<RuleSet
 }
 
 async fn load_tenant(app: &App, org: &Name, tenant: &Name, wanted: u64) -> Result<TenantRules, DecideError> {
-    let mut db = app.db.snapshot().await?;
+    let mut db = app.db.snapshot(org).await?;
     if store::tenants::rules_version(&mut db, org, tenant).await? != Some(wanted) {
         return Err(DecideError::Moving);
     }
@@ -126,7 +125,7 @@ async fn load_tenant(app: &App, org: &Name, tenant: &Name, wanted: u64) -> Resul
 }
 
 /// An org's policy as stored, without the tenants' rules.
-pub(crate) async fn org_policy(db: &mut SqliteConnection, org: &Name) -> Result<OrgPolicy, StoreError> {
+pub(crate) async fn org_policy(db: &mut Conn, org: &Name) -> Result<OrgPolicy, StoreError> {
     Ok(OrgPolicy {
         org: org.clone(),
         unregistered: store::orgs::settings(db, org).await?.unregistered,

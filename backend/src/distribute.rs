@@ -17,7 +17,6 @@ use oakallow_policy::wire::{
     AudienceKey, Bundle, BundleScope, FeedEvent, KeyRecord, Purpose, Secret, Signed, StillCurrent, Tenancy,
 };
 use serde::Serialize;
-use sqlx::SqliteConnection;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::time::Instant;
 
@@ -27,7 +26,7 @@ use crate::feed::{Change, FeedItem};
 use crate::state::App;
 use crate::store::keys::Key;
 use crate::store::proxies::Proxy;
-use crate::store::{self, StoreError};
+use crate::store::{self, Conn, StoreError};
 
 /// The org's bundle for a proxy, or one tenant's rules; `None` when `known` is still the version.
 pub(crate) async fn bundle(
@@ -36,7 +35,7 @@ pub(crate) async fn bundle(
     tenant: Option<&Name>,
     known: impl Fn(u64) -> bool,
 ) -> Result<(u64, Option<Signed>), ApiError> {
-    let mut db = app.db.snapshot().await?;
+    let mut db = app.db.snapshot(&proxy.org).await?;
     let version = store::orgs::versions(&mut db, &proxy.org).await?.policy;
     let scope = match tenant {
         Some(tenant) => {
@@ -61,7 +60,7 @@ pub(crate) async fn bundle(
     Ok((version, Some(signed)))
 }
 
-async fn org_scope(app: &App, proxy: &Proxy, db: &mut SqliteConnection) -> Result<BundleScope, ApiError> {
+async fn org_scope(app: &App, proxy: &Proxy, db: &mut Conn) -> Result<BundleScope, ApiError> {
     let now = app.now();
     let policy = restrict(decide::org_policy(db, &proxy.org).await?, proxy);
     let keys = store::keys::callers(db, &proxy.org, now).await?;
@@ -120,7 +119,7 @@ fn key_record(key: &Key, proxy: &Proxy) -> Result<Option<KeyRecord>, StoreError>
 
 async fn seal<T: Serialize>(
     app: &App,
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     org: &Name,
     (purpose, value): (Purpose, &T),
 ) -> Result<Signed, ApiError> {
@@ -148,7 +147,7 @@ pub(crate) async fn events(
 ) -> Result<impl Stream<Item = Result<Event, axum::Error>>, ApiError> {
     // Subscribed before the table is read: what is committed in between is seen twice, not never.
     let news = app.feed.subscribe();
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(&proxy.org).await?;
     let newest = store::feed::last_seq(&mut db, &proxy.org).await?;
     drop(db);
     let seq = resume.filter(|seq| (0..=newest).contains(seq)).unwrap_or(newest);
@@ -208,7 +207,7 @@ impl Listener {
                 Err(RecvError::Closed) => return Ok(false),
             },
         };
-        let mut db = self.app.db.read().await?;
+        let mut db = self.app.db.read(&self.proxy.org).await?;
         let proxy = store::one::<Proxy>(&mut db, &self.proxy.org, &self.proxy.id).await?;
         drop(db);
         if proxy.is_none_or(|p| p.revoked_at.is_some()) {
@@ -223,7 +222,7 @@ impl Listener {
 
     /// Queues a signed word that the newest version is still the newest.
     async fn current(&mut self) -> Result<(), ApiError> {
-        let mut db = self.app.db.snapshot().await?;
+        let mut db = self.app.db.snapshot(&self.proxy.org).await?;
         let org = &self.proxy.org;
         let version = store::orgs::versions(&mut db, org).await?.policy;
         let word = StillCurrent { org: org.clone(), version, at: self.app.now() };
@@ -237,7 +236,7 @@ impl Listener {
     async fn read_table(&mut self) -> Result<(), ApiError> {
         const PAGE: u32 = 256;
         loop {
-            let mut db = self.app.db.read().await?;
+            let mut db = self.app.db.read(&self.proxy.org).await?;
             let items = store::feed::after(&mut db, &self.proxy.org, self.seq, PAGE).await?;
             drop(db);
             let full = items.len() == PAGE as usize;

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oakallow_policy::canonical::{hex, sha256};
+use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
 use oakallow_policy::wire::Secret;
 
@@ -92,27 +93,27 @@ pub(crate) fn hash(key: &str) -> String {
 
 /// When keys were used last: kept here and written now and then, not with every request.
 #[derive(Default)]
-pub(crate) struct Usage(Mutex<HashMap<String, UnixMs>>);
+pub(crate) struct Usage(Mutex<HashMap<Name, HashMap<String, UnixMs>>>);
 
 impl Usage {
-    pub(crate) fn note(&self, key_id: &str, now: UnixMs) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key_id.to_owned(), now);
+    pub(crate) fn note(&self, org: &Name, key_id: &str, now: UnixMs) {
+        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        used.entry(org.clone()).or_default().insert(key_id.to_owned(), now);
     }
 
-    fn take(&self) -> HashMap<String, UnixMs> {
+    fn take(&self) -> HashMap<Name, HashMap<String, UnixMs>> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// Writes what was noted.
 pub(crate) async fn flush_usage(app: &Arc<App>) -> Result<(), StoreError> {
-    let used = app.usage.take();
-    if used.is_empty() {
-        return Ok(());
+    for (org, used) in app.usage.take() {
+        let mut write = app.write(&org).await?;
+        for (id, at) in used {
+            store::keys::used(&mut write, &org, &id, at).await?;
+        }
+        write.commit().await?;
     }
-    let mut write = app.write().await?;
-    for (id, at) in used {
-        store::keys::used(&mut write, &id, at).await?;
-    }
-    write.commit().await
+    Ok(())
 }

@@ -19,12 +19,10 @@ use oakallow_policy::timestamp::{self, UnixMs};
 use oakallow_policy::token::SKEW_S;
 use oakallow_policy::wire::{AuditBatch, PublicKey, Purpose};
 use serde::Serialize;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Connection as _, SqliteConnection};
 
 use crate::store::audit::{self, Sealed};
 use crate::store::proxies::Proxy;
-use crate::store::{self, StoreError};
+use crate::store::{self, Conn, Db, StoreError};
 use announced::Announced;
 pub(crate) use announced::announce;
 
@@ -71,7 +69,7 @@ pub(crate) enum IngestError {
 /// Takes a batch in, inside the caller's transaction, and returns the number up to which everything is
 /// stored. Repeating it changes nothing.
 pub(crate) async fn ingest(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     org: &str,
     proxy: &ProxyChain<'_>,
     batch: &AuditBatch,
@@ -174,11 +172,9 @@ pub enum VerifyError {
 /// Checks the record of an org in a data directory, whether or not a backend runs on it. Reads only.
 pub async fn verify(data_dir: &Path, org: &str) -> Result<Verified, VerifyError> {
     let unreadable = |e: &dyn std::fmt::Display| VerifyError::Database(data_dir.to_owned(), e.to_string());
-    let options = SqliteConnectOptions::new().filename(data_dir.join(store::FILE)).read_only(true);
-    let mut conn = SqliteConnection::connect_with(&options).await.map_err(|e| unreadable(&e))?;
     // One moment of it, however long the check takes.
-    let mut tx = conn.begin().await.map_err(|e| unreadable(&e))?;
-    let found = check(&mut tx, org).await.map_err(|e| unreadable(&e))?;
+    let mut db = Db::look(data_dir).await.map_err(|e| unreadable(&e))?;
+    let found = check(&mut db, org).await.map_err(|e| unreadable(&e))?;
     if found.events == 0 {
         return Err(VerifyError::Empty(org.to_owned()));
     }
@@ -188,17 +184,16 @@ pub async fn verify(data_dir: &Path, org: &str) -> Result<Verified, VerifyError>
 /// Checks every chain of an org from its first event to its head, that none was told differently to the
 /// backend, that every `call.forwarded` has a decision that allows it, by the reason of its permit, and that
 /// every redeemed token was recorded by who signed it.
-async fn check(conn: &mut SqliteConnection, org: &str) -> Result<Verified, StoreError> {
+async fn check(conn: &mut Conn, org: &str) -> Result<Verified, StoreError> {
     let mut checked = Check::default();
-    let mut query = audit::chains(org);
     {
-        let mut events = audit::stream(&mut *conn, &mut query);
+        let mut events = audit::stream(conn, audit::chains(org));
         while let Some(event) = events.try_next().await? {
             checked.event(&event.body, &event.hash);
         }
     }
     for (source, head) in &checked.heads {
-        let stored = audit::head(&mut *conn, org, source).await?;
+        let stored = audit::head(conn, org, source).await?;
         if stored != *head {
             checked
                 .found
@@ -208,7 +203,7 @@ async fn check(conn: &mut SqliteConnection, org: &str) -> Result<Verified, Store
     }
     checked.found.missing = announced::missing(conn, org).await?;
     if let Ok(org) = Name::new(org) {
-        let proxies = store::page::<Proxy>(&mut *conn, &org, "", u32::MAX).await?;
+        let proxies = store::page::<Proxy>(conn, &org, "", u32::MAX).await?;
         checked.redemptions(&proxies);
     }
     Ok(checked.finish())

@@ -44,7 +44,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::{get, post};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -63,105 +62,14 @@ pub mod audit {
 use clock::Random;
 use state::App;
 
-/// Every route, on one screen.
+/// The API, whose every noun brings its endpoints (`routes/<noun>.rs`), and the pages.
 fn router(app: Arc<App>) -> Router {
-    use routes::health;
-    Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
-        .route("/metrics", get(health::metrics))
-        .merge(configuration())
-        .merge(runtime())
-        .merge(fleet())
-        .merge(calls())
+    routes::api()
         .merge(dashboard::router())
         .fallback(http::not_found)
         .method_not_allowed_fallback(http::wrong_method)
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), http::around))
         .with_state(app)
-}
-
-/// What a management key sets up.
-fn configuration() -> Router<Arc<App>> {
-    use oakallow_policy::Category;
-    use routes::nouns::{list, show};
-    use routes::{agents, categories, definitions, keys, kill_switches, rules, settings, tenants, tools};
-    use store::{agents::Agent, keys::Key, rules::Stored as Rule, tenants::Tenant};
-    Router::new()
-        .route("/v1/tenants", get(list::<Tenant, tenants::Shown>).post(tenants::create))
-        .route(
-            "/v1/tenants/{id}",
-            get(show::<Tenant, tenants::Shown>).patch(tenants::update).delete(tenants::delete),
-        )
-        .route("/v1/categories", get(list::<Category, Category>).post(categories::create))
-        .route(
-            "/v1/categories/{name}",
-            get(show::<Category, Category>).patch(categories::update).delete(categories::delete),
-        )
-        .route("/v1/tools", get(tools::list).post(tools::create))
-        .route("/v1/tools/{name}", get(tools::show).patch(tools::update).delete(tools::delete))
-        .route("/v1/tools/{name}/definition", get(definitions::show))
-        .route("/v1/tools/{name}/definition/accept", post(definitions::accept))
-        .route("/v1/tool-definitions", get(definitions::list))
-        .route("/v1/rules", get(rules::list).post(rules::create).put(rules::replace))
-        .route("/v1/rules/simulate", post(rules::simulate))
-        .route("/v1/rules/{id}", get(show::<Rule, rules::Shown>).patch(rules::update).delete(rules::delete))
-        .route(
-            "/v1/kill-switches",
-            get(kill_switches::list).put(kill_switches::on).delete(kill_switches::off),
-        )
-        .route("/v1/settings", get(settings::show).patch(settings::update))
-        .route("/v1/keys", get(list::<Key, keys::Shown>).post(keys::create))
-        .route("/v1/keys/{id}", get(show::<Key, keys::Shown>).delete(keys::revoke))
-        .route("/v1/keys/{id}/rotate", post(keys::rotate))
-        .route("/v1/agents", get(list::<Agent, agents::Shown>).post(agents::create))
-        .route("/v1/agents/{id}", get(show::<Agent, agents::Shown>).delete(agents::delete))
-}
-
-/// Decisions.
-fn runtime() -> Router<Arc<App>> {
-    use routes::permissions;
-    Router::new()
-        .route("/v1/permissions/check", post(permissions::check))
-        .route("/v1/permissions/check/batch", post(permissions::check_batch))
-}
-
-/// The proxy protocol, and the fleet as the org sees it.
-fn fleet() -> Router<Arc<App>> {
-    use routes::nouns::{list, show};
-    use routes::proxies;
-    use store::proxies::Proxy;
-    Router::new()
-        .route("/v1/proxies", get(list::<Proxy, proxies::Shown>))
-        .route("/v1/proxies/join-tokens", post(proxies::create_join_token))
-        .route("/v1/proxies/enroll", post(proxies::enroll))
-        .route("/v1/proxies/{id}", get(show::<Proxy, proxies::Shown>).delete(proxies::remove))
-        .route("/v1/proxies/{id}/bundle", get(proxies::bundle))
-        .route("/v1/proxies/{id}/events", get(proxies::events))
-        .route("/v1/proxies/{id}/definitions", post(routes::definitions::seen))
-        .route("/v1/proxies/{id}/heartbeat", post(proxies::heartbeat))
-}
-
-/// What becomes of calls: approvals, tokens, executions, the audit log.
-fn calls() -> Router<Arc<App>> {
-    use routes::{approvals, audit, executions, tokens};
-    Router::new()
-        .route("/v1/approvals", get(approvals::read::list).post(approvals::ask::create))
-        .route("/v1/approvals/events", get(approvals::read::events))
-        .route("/v1/approvals/{id}", get(approvals::read::one))
-        .route("/v1/approvals/{id}/decide", post(approvals::act::decide))
-        .route("/v1/approvals/{id}/cancel", post(approvals::act::cancel))
-        .route("/v1/approvals/{id}/consume", post(approvals::act::consume))
-        .route("/v1/proxies/{id}/approvals", post(approvals::read::states))
-        .route("/v1/proxies/{id}/audit", post(audit::ingest))
-        .route("/v1/tokens/mint", post(tokens::mint::mint))
-        .route("/v1/tokens/verify", post(tokens::verify::verify))
-        .route("/v1/audiences/{audience}/keys", get(tokens::keys::list))
-        .route("/v1/token-keys/rotate", post(tokens::keys::rotate))
-        .route("/v1/executions", get(executions::list))
-        .route("/v1/executions/log", post(executions::log))
-        .route("/v1/audit", get(audit::search))
-        .route("/v1/audit/export", get(audit::export))
 }
 
 /// Work that goes on beside the requests, until the backend stops.
@@ -172,7 +80,7 @@ fn background(app: &Arc<App>) -> JoinSet<()> {
         keys::flush_usage(&app).await
     }));
     tasks.spawn(every(Arc::clone(app), Duration::from_secs(3600), |app| async move {
-        let mut write = app.write().await?;
+        let mut write = app.write_across().await?;
         store::feed::trim(&mut write, app.now().saturating_sub(FEED_KEPT_MS)).await?;
         write.commit().await
     }));

@@ -17,7 +17,6 @@ use oakallow_policy::audit::{Event, EventData, EventType};
 use oakallow_policy::canonical::{base64url, hex, sha256};
 use oakallow_policy::id::{Kind, Name};
 use oakallow_policy::wire::Secret;
-use sqlx::SqliteConnection;
 use subtle::ConstantTimeEq as _;
 
 use crate::approvals::{decide::Decider, ms};
@@ -26,7 +25,7 @@ use crate::keys;
 use crate::record;
 use crate::state::App;
 use crate::store::sessions::{self, LoginLink, NewSession};
-use crate::store::{StoreError, Write, audit, users};
+use crate::store::{Conn, StoreError, Write, audit, users};
 
 /// A login link works once, within this time.
 const LINK_LIFETIME: Duration = Duration::from_secs(15 * 60);
@@ -68,7 +67,7 @@ impl Session {
 
     /// Begins a change. 401 when the session has ended meanwhile.
     pub(crate) async fn write(&self, app: &Arc<App>) -> Result<Write, ApiError> {
-        let mut write = app.write().await?;
+        let mut write = app.write(&self.org).await?;
         if self.is_in_force(app, &mut write).await? {
             return Ok(write);
         }
@@ -76,7 +75,7 @@ impl Session {
     }
 
     /// It has neither ended nor expired meanwhile.
-    pub(crate) async fn is_in_force(&self, app: &App, db: &mut SqliteConnection) -> Result<bool, StoreError> {
+    pub(crate) async fn is_in_force(&self, app: &App, db: &mut Conn) -> Result<bool, StoreError> {
         Ok(sessions::find(db, &self.secret_sha256, app.now()).await?.is_some())
     }
 
@@ -103,7 +102,7 @@ impl FromRequestParts<Arc<App>> for Session {
             || ApiError::unauthenticated("unauthenticated", "You are not signed in: open a login link.");
         let secret = cookie(&parts.headers, cookie_name(app)).ok_or_else(unauthenticated)?;
         let secret_sha256 = keys::hash(secret);
-        let mut db = app.db.read().await?;
+        let mut db = app.db.read_across().await?;
         let row = sessions::find(&mut db, &secret_sha256, app.now()).await?.ok_or_else(unauthenticated)?;
         let org = Name::new(&row.org).map_err(|e| StoreError::corrupt("sessions", "org", &row.id, &e))?;
         let csrf = hex(&sha256(format!("oakallow/csrf/v1|{secret}").as_bytes()));
@@ -178,7 +177,7 @@ pub(crate) async fn issue_login_link(
     org: &Name,
     email: &str,
 ) -> Result<Option<Secret>, StoreError> {
-    let mut write = app.write().await?;
+    let mut write = app.write(org).await?;
     let Some(user) = users::by_email(&mut write, org, email).await? else { return Ok(None) };
     let token = base64url(&app.random.bytes32());
     let link = LoginLink {
@@ -194,9 +193,13 @@ pub(crate) async fn issue_login_link(
 
 /// Signs in with a link's token. Returns the cookie; `None` when the link is unknown, used or expired.
 pub(crate) async fn sign_in(app: &Arc<App>, token: &str) -> Result<Option<Secret>, StoreError> {
-    let mut write = app.write().await?;
     let now = app.now();
-    let Some((org, user_id)) = sessions::use_link(&mut write, &keys::hash(token), now).await? else {
+    let token = keys::hash(token);
+    let Some(org) = sessions::org_of_link(&mut app.db.read_across().await?, &token).await? else {
+        return Ok(None);
+    };
+    let mut write = app.write(&org).await?;
+    let Some(user_id) = sessions::use_link(&mut write, &org, &token, now).await? else {
         return Ok(None);
     };
     let secret = base64url(&app.random.bytes32());
@@ -218,8 +221,8 @@ pub(crate) async fn sign_in(app: &Arc<App>, token: &str) -> Result<Option<Secret
 
 /// Ends a session. Returns the cookie that removes it.
 pub(crate) async fn sign_out(app: &Arc<App>, session: &Session) -> Result<String, StoreError> {
-    let mut write = app.write().await?;
-    if sessions::end(&mut write, &session.id, app.now()).await? {
+    let mut write = app.write(&session.org).await?;
+    if sessions::end(&mut write, &session.org, &session.id, app.now()).await? {
         let event = told(app, EventType::SessionEnded, &session.id, &session.email);
         audit::record(&mut write, &session.org, app.now(), event).await?;
         write.commit().await?;

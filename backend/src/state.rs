@@ -37,9 +37,14 @@ impl App {
         self.clock.now_ms()
     }
 
-    /// Begins the unit of work in which something is changed.
-    pub(crate) async fn write(self: &Arc<Self>) -> Result<Write, StoreError> {
-        Write::begin(Arc::clone(self)).await
+    /// Begins the unit of work in which something of an org is changed.
+    pub(crate) async fn write(self: &Arc<Self>, org: &str) -> Result<Write, StoreError> {
+        Write::begin(Arc::clone(self), org).await
+    }
+
+    /// Begins a unit of work that is of no org: to remove what is kept no longer.
+    pub(crate) async fn write_across(self: &Arc<Self>) -> Result<Write, StoreError> {
+        Write::across(Arc::clone(self)).await
     }
 
     /// Ends when the backend is told to stop. Streams and long polls end with it.

@@ -19,11 +19,10 @@ use ed25519_dalek::SigningKey;
 use oakallow_policy::canonical;
 use oakallow_policy::timestamp::UnixMs;
 use oakallow_policy::token::{LIFETIME_S_MAX, SKEW_S, TokenKey};
-use sqlx::{Row as _, SqliteConnection};
 use zeroize::Zeroizing;
 
 use crate::clock::Random;
-use crate::store::{signed, unsigned};
+use crate::store::{Conn, signed, sql, unsigned};
 
 /// The file with the key-encryption key, in the data directory.
 pub(crate) const KEY_FILE: &str = "key-encryption-key";
@@ -99,7 +98,7 @@ impl Vault {
     }
 
     /// Makes all master secrets of a new org, so that later requests only read them.
-    pub(crate) async fn provision(&self, conn: &mut SqliteConnection, org: &str) -> Result<(), VaultError> {
+    pub(crate) async fn provision(&self, conn: &mut Conn, org: &str) -> Result<(), VaultError> {
         for purpose in [Purpose::TokenMaster, Purpose::BundleSeed, Purpose::Arguments] {
             self.secret(conn, org, purpose).await?;
         }
@@ -107,11 +106,7 @@ impl Vault {
     }
 
     /// The key that signs the org's bundles and checkpoints.
-    pub(crate) async fn bundle_key(
-        &self,
-        conn: &mut SqliteConnection,
-        org: &str,
-    ) -> Result<BundleKey, VaultError> {
+    pub(crate) async fn bundle_key(&self, conn: &mut Conn, org: &str) -> Result<BundleKey, VaultError> {
         let seed = self.secret(conn, org, Purpose::BundleSeed).await?;
         let key = SigningKey::from_bytes(&seed);
         let digest = canonical::hex(&canonical::sha256(key.verifying_key().as_bytes()));
@@ -122,7 +117,7 @@ impl Vault {
     /// it may still live.
     pub(crate) async fn token_keys(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         org: &str,
         audience: &str,
         now: UnixMs,
@@ -141,13 +136,13 @@ impl Vault {
     /// to the proxies.
     pub(crate) async fn rotate_token_keys(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         org: &str,
         now: UnixMs,
     ) -> Result<u32, VaultError> {
-        sqlx::query(
+        sql::query(
             "INSERT INTO token_epochs (org, epoch, overlap_until_ms) VALUES (?1, 2, ?2) \
-             ON CONFLICT (org) DO UPDATE SET epoch = epoch + 1, overlap_until_ms = ?2",
+             ON CONFLICT (org) DO UPDATE SET epoch = token_epochs.epoch + 1, overlap_until_ms = ?2",
         )
         .bind(org)
         .bind(signed(now + OVERLAP_MS))
@@ -159,7 +154,7 @@ impl Vault {
     /// Seals the exact arguments of an approval.
     pub(crate) async fn seal_arguments(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         org: &str,
         approval: &str,
         plain: &[u8],
@@ -171,7 +166,7 @@ impl Vault {
     /// Opens what [`Vault::seal_arguments`] sealed for this very approval.
     pub(crate) async fn open_arguments(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         org: &str,
         approval: &str,
         sealed: &[u8],
@@ -182,12 +177,7 @@ impl Vault {
 
     /// A master secret; made when it is first asked for. Of two that make it at once one wins, and both
     /// use the winner's.
-    async fn secret(
-        &self,
-        conn: &mut SqliteConnection,
-        org: &str,
-        purpose: Purpose,
-    ) -> Result<Key, VaultError> {
+    async fn secret(&self, conn: &mut Conn, org: &str, purpose: Purpose) -> Result<Key, VaultError> {
         let slot = (org.to_owned(), purpose);
         if let Some(key) = self.opened.lock().unwrap_or_else(PoisonError::into_inner).get(&slot) {
             return Ok(Arc::clone(key));
@@ -198,13 +188,13 @@ impl Vault {
             None => {
                 let fresh = Zeroizing::new(self.random.bytes32());
                 let sealed = self.seal(&self.key, &aad, fresh.as_slice())?;
-                sqlx::query(
+                sql::query(
                     "INSERT INTO secrets (org, purpose, sealed) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
                 )
                 .bind(org)
                 .bind(purpose.as_str())
                 .bind(sealed)
-                .execute(&mut *conn)
+                .execute(conn)
                 .await?;
                 // Not remembered yet: the caller's transaction may roll back.
                 let sealed = stored(conn, org, purpose).await?.ok_or(VaultError::Sealed)?;
@@ -244,12 +234,8 @@ fn thirty_two(bytes: &[u8]) -> Result<Zeroizing<[u8; 32]>, VaultError> {
     bytes.try_into().map(Zeroizing::new).map_err(|_| VaultError::Sealed)
 }
 
-async fn stored(
-    conn: &mut SqliteConnection,
-    org: &str,
-    purpose: Purpose,
-) -> Result<Option<Vec<u8>>, sqlx::Error> {
-    sqlx::query_scalar("SELECT sealed FROM secrets WHERE org = ? AND purpose = ?")
+async fn stored(conn: &mut Conn, org: &str, purpose: Purpose) -> Result<Option<Vec<u8>>, sqlx::Error> {
+    sql::query_scalar("SELECT sealed FROM secrets WHERE org = ? AND purpose = ?")
         .bind(org)
         .bind(purpose.as_str())
         .fetch_optional(conn)
@@ -257,12 +243,15 @@ async fn stored(
 }
 
 /// The current epoch (1 until the first rotation), and until when the one before is accepted.
-async fn epoch(conn: &mut SqliteConnection, org: &str) -> Result<(u32, UnixMs), sqlx::Error> {
-    let row = sqlx::query("SELECT epoch, overlap_until_ms FROM token_epochs WHERE org = ?")
-        .bind(org)
-        .fetch_optional(conn)
-        .await?;
-    row.map_or(Ok((1, 0)), |row| Ok((row.try_get("epoch")?, unsigned(row.try_get("overlap_until_ms")?))))
+async fn epoch(conn: &mut Conn, org: &str) -> Result<(u32, UnixMs), sqlx::Error> {
+    let row: Option<(i64, i64)> =
+        sql::query_as("SELECT epoch, overlap_until_ms FROM token_epochs WHERE org = ?")
+            .bind(org)
+            .fetch_optional(conn)
+            .await?;
+    let Some((epoch, overlap_until)) = row else { return Ok((1, 0)) };
+    let epoch = u32::try_from(epoch).map_err(|e| sqlx::Error::Decode(e.into()))?;
+    Ok((epoch, unsigned(overlap_until)))
 }
 
 fn read_key(path: &Path) -> Result<Option<Zeroizing<[u8; 32]>>, VaultError> {
@@ -314,21 +303,14 @@ fn make_key(data_dir: &Path, path: &Path, random: Random) -> Result<(), VaultErr
 
 #[cfg(test)]
 mod tests {
-    use sqlx::Connection as _;
-
     use super::*;
-
-    async fn database() -> SqliteConnection {
-        let mut conn = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        sqlx::raw_sql(include_str!("../migrations/0101_secrets.sql")).execute(&mut conn).await.unwrap();
-        conn
-    }
+    use crate::store::Db;
 
     #[tokio::test]
     async fn sealed_arguments_open_in_their_own_place_only() {
         let dir = tempfile::tempdir().unwrap();
         let vault = Vault::open(dir.path(), Random).unwrap();
-        let mut db = database().await;
+        let mut db = Db::open(dir.path()).await.unwrap().begin("demo").await.unwrap();
         let sealed = vault.seal_arguments(&mut db, "demo", "apr_1", b"{}").await.unwrap();
         assert_eq!(*vault.open_arguments(&mut db, "demo", "apr_1", &sealed).await.unwrap(), b"{}");
         for (org, approval) in [("demo", "apr_2"), ("other", "apr_1")] {
@@ -344,7 +326,7 @@ mod tests {
     #[tokio::test]
     async fn masters_survive_a_restart_and_not_another_key_file() {
         let dir = tempfile::tempdir().unwrap();
-        let mut db = database().await;
+        let mut db = Db::open(dir.path()).await.unwrap().begin("demo").await.unwrap();
         let first = Vault::open(dir.path(), Random).unwrap().bundle_key(&mut db, "demo").await.unwrap();
         let again = Vault::open(dir.path(), Random).unwrap().bundle_key(&mut db, "demo").await.unwrap();
         assert_eq!((first.kid, first.key.to_bytes()), (again.kid, again.key.to_bytes()));

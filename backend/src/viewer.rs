@@ -78,7 +78,7 @@ impl Viewer {
             Self::Person(session) => Ok(Some(session.decider())),
             Self::Key(credential) if credential.kind() == KeyKind::Approver => {
                 let id = credential.key.user_id.as_deref().unwrap_or_default();
-                let mut db = app.db.read().await?;
+                let mut db = app.db.read(credential.org()).await?;
                 let user = users::by_id(&mut db, credential.org(), id).await?;
                 Ok(user.map(|user| Decider {
                     may_decide: session::may_decide(&user.role),
@@ -109,7 +109,7 @@ impl Viewer {
 
     /// It has not been revoked, ended or expired since: long streams ask again.
     pub(crate) async fn is_in_force(&self, app: &App) -> Result<bool, StoreError> {
-        let mut db = app.db.read().await?;
+        let mut db = app.db.read(self.org()).await?;
         match self {
             Self::Person(session) => session.is_in_force(app, &mut db).await,
             Self::Key(credential) => credential.is_in_force(app, &mut db).await,

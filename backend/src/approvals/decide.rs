@@ -153,8 +153,8 @@ pub(crate) async fn decide(
         Verdict::Denied => Step::Deny { by, note: note.ok_or(DecideError::NoteMissing)? },
         Verdict::Approved => {
             if approval.levels > 1 && approval.status == ApprovalStatus::Pending && !approval.is_due(now) {
-                let first = votes::vote(write, id, &by.to_lowercase(), note, now).await?;
-                let yes = votes::voters(write, id).await?.len();
+                let first = votes::vote(write, of, &by.to_lowercase(), note, now).await?;
+                let yes = votes::voters(write, of).await?.len();
                 if yes < usize::from(approval.levels) {
                     if !first {
                         return Err(DecideError::SameApprover);

@@ -3,6 +3,7 @@
 //! Nothing depends on this for safety: every step checks the deadline itself. It is here so that those
 //! who wait are told.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ async fn approval_changed(changes: &mut tokio::sync::broadcast::Receiver<crate::
 async fn pause(app: &Arc<App>) -> Duration {
     let longest = app.config.sweep_interval;
     let next: Result<Option<UnixMs>, StoreError> = async {
-        let mut db = app.db.read().await?;
+        let mut db = app.db.read_across().await?;
         approvals::next_deadline(&mut db).await
     }
     .await;
@@ -77,23 +78,27 @@ async fn pass(app: &Arc<App>, clean_at: &mut UnixMs) -> Result<(), StoreError> {
 
 async fn expire_due(app: &Arc<App>) -> Result<usize, StoreError> {
     let due = {
-        let mut db = app.db.read().await?;
+        let mut db = app.db.read_across().await?;
         approvals::due(&mut db, app.now(), BATCH).await?
     };
-    if due.is_empty() {
-        return Ok(0);
+    let found = due.len();
+    let mut by_org: BTreeMap<Name, Vec<String>> = BTreeMap::new();
+    for (org, id) in due {
+        let org = Name::new(&org).map_err(|e| StoreError::corrupt("approvals", "org", &id, &e))?;
+        by_org.entry(org).or_default().push(id);
     }
-    let mut write = app.write().await?;
-    for (org, id) in &due {
-        let org = Name::new(org).map_err(|e| StoreError::corrupt("approvals", "org", id, &e))?;
-        settle(app, &mut write, (&org, id), Step::Expire, None).await?;
+    for (org, ids) in by_org {
+        let mut write = app.write(&org).await?;
+        for id in ids {
+            settle(app, &mut write, (&org, &id), Step::Expire, None).await?;
+        }
+        write.commit().await?;
     }
-    write.commit().await?;
-    Ok(due.len())
+    Ok(found)
 }
 
 async fn clean(app: &Arc<App>, now: UnixMs) -> Result<(), StoreError> {
-    let mut write = app.write().await?;
+    let mut write = app.write_across().await?;
     let kept = ms(app.config.approvals.arguments_kept);
     arguments::delete_closed(&mut write, now.saturating_sub(kept)).await?;
     idempotency::delete_unused(&mut write, now.saturating_sub(KEY_KEPT_MS)).await?;

@@ -227,7 +227,7 @@ async fn create(app: &Arc<App>, write: &mut Write, ask: &Ask) -> Result<Approval
         return Err(StoreError::Busy.into());
     }
     let sealed = app.vault.seal_arguments(write, &ask.org, &approval.id, &ask.arguments).await?;
-    arguments::insert(write, &approval.id, &sealed).await?;
+    arguments::insert(write, (&ask.org, &approval.id), &sealed).await?;
     tell(app, write, &approval, EventType::ApprovalCreated, None).await?;
     Ok(approval)
 }

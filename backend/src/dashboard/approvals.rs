@@ -13,7 +13,6 @@ use oakallow_policy::timestamp::{self, UnixMs};
 use oakallow_policy::tool::RiskLevel;
 use oakallow_policy::wire::ApprovalStatus;
 use serde::Deserialize;
-use sqlx::SqliteConnection;
 
 use super::arguments::{Exact, exact};
 use super::drift::{self, Drift};
@@ -26,7 +25,7 @@ use crate::extract::Segment;
 use crate::session::Session;
 use crate::state::App;
 use crate::store::approvals::{self, Approval, Filter};
-use crate::store::{self, arguments, orgs, tools, votes};
+use crate::store::{self, Conn, arguments, orgs, tools, votes};
 
 /// Pending ones on one page; the oldest deadline first.
 const PENDING_MAX: u32 = 200;
@@ -177,7 +176,7 @@ pub(crate) async fn decide(
 
 async fn lists(app: &Arc<App>, session: &Session) -> Result<Lists, ApiError> {
     let now = app.now();
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(&session.org).await?;
     let settings = orgs::settings(&mut db, &session.org).await?;
     let keys_decide = settings.approver_keys_decide_high_risk;
     let pending = Filter { status: Some(ApprovalStatus::Pending), ..Filter::default() };
@@ -198,13 +197,13 @@ async fn lists(app: &Arc<App>, session: &Session) -> Result<Lists, ApiError> {
 
 async fn card(
     app: &Arc<App>,
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     approval: Approval,
     of: (&Session, bool),
 ) -> Result<Card, ApiError> {
     let (session, keys_decide) = of;
     let barred = decide::eligible(&approval, &session.decider(), keys_decide).err();
-    let bytes = arguments::bytes(db, &approval.id).await?.unwrap_or(0);
+    let bytes = arguments::bytes(db, (&approval.org, &approval.id)).await?.unwrap_or(0);
     let apart = (bytes > ARGUMENTS_BYTES_MAX).then(|| kilobytes(usize::try_from(bytes).unwrap_or_default()));
     let exact = match (&barred, &apart) {
         (None, None) => exact(app, db, &approval).await?,
@@ -218,7 +217,7 @@ async fn card(
     let now = app.now();
     let deadline_ms = approval.deadline();
     Ok(Card {
-        approvals_so_far: votes::voters(db, &approval.id).await?,
+        approvals_so_far: votes::voters(db, (&approval.org, &approval.id)).await?,
         ran_before: approvals::count_consumed(db, &approval.org, approval.fingerprint).await?,
         controls: barred.is_none().then(|| Controls::of(&approval, session)),
         barred: barred.as_ref().map(why::barred),

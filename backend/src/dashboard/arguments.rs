@@ -8,7 +8,6 @@ use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use oakallow_policy::wire::ApprovalStatus;
 use serde_json::Value;
-use sqlx::SqliteConnection;
 
 use super::approvals::Controls;
 use super::text::{Piece, grouped, kilobytes, visible};
@@ -19,7 +18,7 @@ use crate::extract::Segment;
 use crate::session::Session;
 use crate::state::App;
 use crate::store::approvals::{self, Approval};
-use crate::store::{arguments, orgs};
+use crate::store::{Conn, arguments, orgs};
 
 /// Shorter ones are seen at a glance.
 const HINT_BYTES_MIN: usize = 1_000;
@@ -53,7 +52,7 @@ pub(crate) async fn page(
 ) -> Response {
     let rendered = async {
         let session = session?;
-        let mut db = app.db.read().await?;
+        let mut db = app.db.read(&session.org).await?;
         let not_found = || ApiError::not_found("approval", &id);
         let approval = approvals::find(&mut db, &session.org, &id).await?.ok_or_else(not_found)?;
         let settings = orgs::settings(&mut db, &session.org).await?;
@@ -74,12 +73,10 @@ pub(crate) async fn page(
 }
 
 /// The exact arguments; none when they were deleted.
-pub(super) async fn exact(
-    app: &Arc<App>,
-    db: &mut SqliteConnection,
-    approval: &Approval,
-) -> Result<Exact, ApiError> {
-    let Some(sealed) = arguments::find(db, &approval.id).await? else { return Ok(Exact::default()) };
+pub(super) async fn exact(app: &Arc<App>, db: &mut Conn, approval: &Approval) -> Result<Exact, ApiError> {
+    let Some(sealed) = arguments::find(db, (&approval.org, &approval.id)).await? else {
+        return Ok(Exact::default());
+    };
     let internal = |e: &dyn std::fmt::Display| ApiError::internal(e);
     let plain =
         app.vault.open_arguments(db, &approval.org, &approval.id, &sealed).await.map_err(|e| internal(&e))?;

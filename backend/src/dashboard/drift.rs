@@ -2,12 +2,11 @@
 
 use oakallow_policy::id::Name;
 use serde_json::Value;
-use sqlx::SqliteConnection;
 
 use super::text::{Piece, visible};
 use crate::definitions::differences;
 use crate::store::approvals::Approval;
-use crate::store::{StoreError, definitions};
+use crate::store::{Conn, StoreError, definitions};
 
 /// More differences than these are for `GET /v1/tools/{name}/definition`; and so is the rest of a long text.
 const SHOWN_MAX: usize = 10;
@@ -28,7 +27,7 @@ pub(super) struct Shift {
 }
 
 /// The change of an approval's tool, if its definition is not the pinned one.
-pub(super) async fn of(db: &mut SqliteConnection, approval: &Approval) -> Result<Option<Drift>, StoreError> {
+pub(super) async fn of(db: &mut Conn, approval: &Approval) -> Result<Option<Drift>, StoreError> {
     let place: (&Name, &Name) = (&approval.tool, &approval.audience);
     let stored = definitions::find(db, &approval.org, place.0, place.1).await?;
     let Some(stored) = stored.filter(definitions::Stored::is_changed) else { return Ok(None) };

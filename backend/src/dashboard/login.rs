@@ -76,7 +76,7 @@ pub(crate) async fn submit(
 }
 
 async fn was_used(app: &App, token: &str) -> Result<bool, StoreError> {
-    sessions::link_was_used(&mut *app.db.read().await?, &keys::hash(token)).await
+    sessions::link_was_used(&mut app.db.read_across().await?, &keys::hash(token)).await
 }
 
 /// A page about a link that signs nobody in. Whoever is signed in already has somewhere to go.

@@ -5,16 +5,15 @@ use std::collections::HashMap;
 
 use oakallow_policy::audit::Head;
 use oakallow_policy::timestamp::{self, UnixMs};
-use sqlx::SqliteConnection;
 
 use super::{IngestError, ProxyChain, broken, source_of};
-use crate::store::{StoreError, announced, audit};
+use crate::store::{Conn, StoreError, announced, audit};
 
 const OTHER: &str = "a heartbeat of the proxy announced another event in its place";
 
 /// Takes in where a proxy says that its chain ends, inside the caller's transaction.
 pub(crate) async fn announce(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     org: &str,
     proxy: &ProxyChain<'_>,
     (head, now): (&Head, UnixMs),
@@ -44,7 +43,7 @@ pub(super) struct Announced(HashMap<u64, String>);
 
 impl Announced {
     pub(super) async fn up_to(
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         chain: announced::Chain<'_>,
         to: u64,
     ) -> Result<Self, StoreError> {
@@ -63,7 +62,7 @@ impl Announced {
     /// Up to here everything has come.
     pub(super) async fn came(
         &self,
-        conn: &mut SqliteConnection,
+        conn: &mut Conn,
         chain: announced::Chain<'_>,
         head: &Head,
     ) -> Result<(), StoreError> {
@@ -72,7 +71,7 @@ impl Announced {
 }
 
 /// What was announced and has not come: it waits in the proxy, or is lost.
-pub(super) async fn missing(conn: &mut SqliteConnection, org: &str) -> Result<Vec<String>, StoreError> {
+pub(super) async fn missing(conn: &mut Conn, org: &str) -> Result<Vec<String>, StoreError> {
     let mut missing = Vec::new();
     for (source, seq, at) in announced::last(conn, org).await? {
         let stored = audit::head(conn, org, &source).await?;

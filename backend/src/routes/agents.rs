@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
+use axum::routing::get;
 use http::StatusCode;
 use oakallow_policy::audit::EventType;
 use oakallow_policy::id::Name;
@@ -12,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::keys::{Grant, ShownOnce, TenancyKind, expiry, issue, owner_email, tenancy};
-use super::nouns::taken;
+use super::nouns::{list, show, taken};
 use crate::answer::{Created, created};
 use crate::approvals::ended::cancel_without_key;
 use crate::auth::Management;
@@ -23,6 +25,13 @@ use crate::record::Change;
 use crate::state::App;
 use crate::store;
 use crate::store::agents::{self, Agent};
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/agents", get(list::<Agent, Shown>).post(create))
+        .route("/v1/agents/{id}", get(show::<Agent, Shown>).delete(delete))
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

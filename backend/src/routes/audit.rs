@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use futures_util::StreamExt as _;
 use http::StatusCode;
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
@@ -28,6 +30,14 @@ use crate::state::App;
 use crate::store::audit::{self, Filter, StoredEvent};
 use crate::store::{Db, StoreError};
 use crate::viewer::Viewer;
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/audit", get(search))
+        .route("/v1/audit/export", get(export))
+        .route("/v1/proxies/{id}/audit", post(ingest))
+}
 
 impl From<IngestError> for ApiError {
     fn from(error: IngestError) -> Self {
@@ -93,7 +103,7 @@ pub(super) async fn report_breach(
     let mut event = record::event(app, EventType::ProxyChainBroken, None, data);
     let name = audit::hash_of(format!("chain-broken|{proxy}|{seq}|{hash}").as_bytes());
     event.id = format!("evt_{}", name.get(..26).unwrap_or(&name).to_uppercase());
-    let mut write = app.write().await?;
+    let mut write = app.write(org).await?;
     if !audit::exists(&mut write, org, &event.id).await? {
         audit::record(&mut write, org, app.now(), event).await?;
         write.commit().await?;
@@ -172,7 +182,7 @@ pub(crate) async fn search(
 ) -> Result<Json<Page<Box<RawValue>>>, ApiError> {
     reads_all(&viewer)?;
     let (filter, limit) = params.filter()?;
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(viewer.org()).await?;
     let found = audit::list(&mut db, viewer.org(), &filter, limit).await?;
     let key = |e: &StoredEvent| format!("{}.{}", e.time_ms, e.position);
     let Page { data, next_cursor } = Page::of(found.events, found.more, key);
@@ -220,7 +230,7 @@ async fn write_lines(
     let mut position = 0;
     loop {
         // Given back before anything is sent: a reader that stands still keeps no connection.
-        let part = audit::after(&mut *db.read().await?, org, filter, (position, EXPORT_EVENTS)).await?;
+        let part = audit::after(&mut db.read(org).await?, org, filter, (position, EXPORT_EVENTS)).await?;
         let events = part.events;
         let Some(last) = events.last() else { return Ok(()) };
         position = last.position;

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
+use axum::routing::get;
 use http::StatusCode;
 use oakallow_policy::Category;
 use oakallow_policy::audit::EventType;
 use serde_json::{Value, json};
 
 use super::merge_patch;
-use super::nouns::{found, taken};
+use super::nouns::{found, list, show, taken};
 use crate::answer::{Created, Json, created};
 use crate::auth::Management;
 use crate::error::ApiError;
@@ -17,6 +19,13 @@ use crate::extract::{Body, Segment, checked};
 use crate::record::Change;
 use crate::state::App;
 use crate::store::{self, categories};
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/categories", get(list::<Category, Category>).post(create))
+        .route("/v1/categories/{name}", get(show::<Category, Category>).patch(update).delete(delete))
+}
 
 /// `POST /v1/categories`; 409 when the name is taken.
 pub(crate) async fn create(

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
+use axum::routing::{get, post};
 use http::StatusCode;
 use oakallow_policy::annotation::annotated_risk_level;
 use oakallow_policy::id::Name;
@@ -11,7 +13,6 @@ use oakallow_policy::tool::RiskLevel;
 use oakallow_policy::wire::SeenDefinitions;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::SqliteConnection;
 
 use super::nouns::found;
 use crate::answer::Json;
@@ -21,7 +22,16 @@ use crate::error::ApiError;
 use crate::extract::{Body, Page, Params, Segment, decode_cursor, page_limit};
 use crate::state::App;
 use crate::store::definitions::{self as table, Stored};
-use crate::store::tools;
+use crate::store::{Conn, tools};
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/tools/{name}/definition", get(show))
+        .route("/v1/tools/{name}/definition/accept", post(accept))
+        .route("/v1/tool-definitions", get(list))
+        .route("/v1/proxies/{id}/definitions", post(seen))
+}
 
 /// `POST /v1/proxies/{id}/definitions`: what a proxy saw served.
 pub(crate) async fn seen(
@@ -121,7 +131,7 @@ pub(crate) async fn list(
     let cursor = decode_cursor(params.cursor.as_deref())?;
     // Names hold no line breaks.
     let after = cursor.split_once('\n').unwrap_or((&cursor, ""));
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(who.org()).await?;
     let rows = table::list(&mut db, who.org(), params.changed, after, limit + 1).await?;
     let page = Page::new(rows, limit, |d| format!("{}\n{}", d.audience, d.tool));
     Ok(Json(Page { data: page.data.into_iter().map(Shown::from).collect(), next_cursor: page.next_cursor }))
@@ -134,11 +144,11 @@ pub(crate) async fn show(
     name: Segment,
 ) -> Result<Json<Shown>, ApiError> {
     let name = name.name("tool")?;
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(who.org()).await?;
     Ok(Json(of_tool(&mut db, who.org(), &name).await?.into()))
 }
 
-async fn of_tool(db: &mut SqliteConnection, org: &Name, name: &Name) -> Result<Stored, ApiError> {
+async fn of_tool(db: &mut Conn, org: &Name, name: &Name) -> Result<Stored, ApiError> {
     let tool: tools::Stored = found(db, org, name).await?;
     let stored = table::find(db, org, name, &tool.tool.audience).await?;
     stored.ok_or_else(|| ApiError::not_found("definition seen of tool", name))

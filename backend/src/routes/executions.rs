@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
+use axum::routing::{get, post};
 use http::StatusCode;
 use oakallow_policy::audit::{ApprovalRecord, Chained, EventData, EventType, ExecutionRecord};
 use oakallow_policy::id::{Kind, Name};
@@ -21,6 +23,11 @@ use crate::state::App;
 use crate::store::audit::{self, StoredEvent};
 use crate::store::executions::{self, Filter, Issued, Own};
 use crate::viewer::Viewer;
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new().route("/v1/executions", get(list)).route("/v1/executions/log", post(log))
+}
 
 /// How an execution ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,7 +201,7 @@ pub(crate) async fn list(
     let before = (!cursor.is_empty()).then(|| cursor.parse()).transpose().map_err(|_| foreign_cursor())?;
     let filter = Filter { tool: params.tool, tenant: params.tenant, own: own(&viewer)?, before };
     let limit = page_limit(params.limit);
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(viewer.org()).await?;
     let found = executions::list(&mut db, viewer.org(), &filter, limit).await?;
     let Page { data, next_cursor } = Page::of(found.events, found.more, |e| e.position.to_string());
     let data = data.iter().map(shown).collect::<Result<_, _>>()?;

@@ -3,13 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::State;
 use axum::response::IntoResponse;
+use axum::routing::get;
 use http::header::CONTENT_TYPE;
 
 use crate::error::ApiError;
 use crate::state::App;
 use crate::store;
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+}
 
 /// Prometheus waits for 10 seconds, and is to hear the rest.
 const LOOK_MAX: Duration = Duration::from_secs(3);
@@ -34,7 +44,7 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, 
 /// `GET /metrics`: the Prometheus text format. Without its database the backend still says what it counts itself.
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<impl IntoResponse, ApiError> {
     let standing = async {
-        let mut db = app.db.read().await?;
+        let mut db = app.db.read_across().await?;
         store::standing::standing(&mut db, app.now()).await
     };
     let standing = tokio::time::timeout(LOOK_MAX, standing).await;

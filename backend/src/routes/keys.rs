@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
+use axum::routing::{get, post};
 use http::StatusCode;
 use oakallow_policy::audit::EventType;
 use oakallow_policy::id::{Kind, Name};
@@ -10,8 +12,8 @@ use oakallow_policy::timestamp::{UnixMs, parse_rfc3339, rfc3339};
 use oakallow_policy::wire::{Secret, Tenancy};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sqlx::SqliteConnection;
 
+use super::nouns::{list, show};
 use super::tenant_must_exist;
 use crate::answer::{Created, created};
 use crate::approvals::ended::cancel_without_key;
@@ -24,7 +26,15 @@ use crate::record::Change;
 use crate::state::App;
 use crate::store::agents::Agent;
 use crate::store::keys::{self, Key};
-use crate::store::{self, Write};
+use crate::store::{self, Conn, Write};
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/keys", get(list::<Key, Shown>).post(create))
+        .route("/v1/keys/{id}", get(show::<Key, Shown>).delete(revoke))
+        .route("/v1/keys/{id}/rotate", post(rotate))
+}
 
 /// The tiers that a management key may hand out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -274,11 +284,7 @@ pub(crate) async fn issue(
     Ok(ShownOnce { key: secret.secret, shown })
 }
 
-async fn tenants_must_exist(
-    db: &mut SqliteConnection,
-    org: &Name,
-    tenancy: &Tenancy,
-) -> Result<(), ApiError> {
+async fn tenants_must_exist(db: &mut Conn, org: &Name, tenancy: &Tenancy) -> Result<(), ApiError> {
     let tenants = match tenancy {
         Tenancy::One(tenant) => std::slice::from_ref(tenant),
         Tenancy::Some(tenants) => tenants,

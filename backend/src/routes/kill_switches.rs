@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
+use axum::routing::get;
 use http::StatusCode;
 use oakallow_policy::audit::EventType;
 use oakallow_policy::id::Name;
@@ -18,6 +20,11 @@ use crate::extract::{Body, Page, Params};
 use crate::record::Change;
 use crate::state::App;
 use crate::store::kill_switches::{self, Stored};
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new().route("/v1/kill-switches", get(list).put(on).delete(off))
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -85,7 +92,7 @@ pub(crate) async fn list(
     State(app): State<Arc<App>>,
     Management(who): Management,
 ) -> Result<Json<Page<Shown>>, ApiError> {
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(who.org()).await?;
     let rows = kill_switches::list(&mut db, who.org()).await?;
     Ok(Json(Page { data: rows.into_iter().map(Shown::from).collect(), next_cursor: None }))
 }

@@ -1,4 +1,4 @@
-//! One file per noun: each handler with its request, its answer and its errors.
+//! One file per noun: its endpoints, and each handler with its request, its answer and its errors.
 
 pub(crate) mod agents;
 pub(crate) mod approvals;
@@ -18,19 +18,42 @@ pub(crate) mod tenants;
 pub(crate) mod tokens;
 pub(crate) mod tools;
 
+use std::sync::Arc;
+
+use axum::Router;
 use oakallow_policy::id::Name;
-use sqlx::SqliteConnection;
 
 use crate::error::ApiError;
-use crate::store::{self, tenants::Tenant};
+use crate::state::App;
+use crate::store::{self, Conn, tenants::Tenant};
+
+/// Every endpoint of the API.
+pub(crate) fn api() -> Router<Arc<App>> {
+    // Whether it lives; what a management key sets up; decisions; the fleet; what becomes of calls.
+    [
+        health::router(),
+        tenants::router(),
+        categories::router(),
+        tools::router(),
+        definitions::router(),
+        rules::router(),
+        kill_switches::router(),
+        settings::router(),
+        keys::router(),
+        agents::router(),
+        permissions::router(),
+        proxies::router(),
+        approvals::router(),
+        tokens::router(),
+        executions::router(),
+        audit::router(),
+    ]
+    .into_iter()
+    .fold(Router::new(), Router::merge)
+}
 
 /// 422 unless the org has that tenant; `pointer` is where the request names it.
-async fn tenant_must_exist(
-    db: &mut SqliteConnection,
-    org: &Name,
-    tenant: &Name,
-    pointer: &str,
-) -> Result<(), ApiError> {
+async fn tenant_must_exist(db: &mut Conn, org: &Name, tenant: &Name, pointer: &str) -> Result<(), ApiError> {
     match store::one::<Tenant>(db, org, tenant).await? {
         Some(_) => Ok(()),
         None => Err(ApiError::invalid_value(pointer, format!("There is no tenant `{tenant}` in this org."))),

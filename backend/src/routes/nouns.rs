@@ -5,14 +5,13 @@ use std::sync::Arc;
 use axum::extract::State;
 use oakallow_policy::id::Name;
 use serde::Serialize;
-use sqlx::SqliteConnection;
 
 use crate::answer::Json;
 use crate::auth::Management;
 use crate::error::ApiError;
 use crate::extract::{Page, PageParams, Params, Segment};
 use crate::state::App;
-use crate::store::{self, Listed, Noun, StoreError};
+use crate::store::{self, Conn, Listed, Noun, StoreError};
 
 /// `GET /v1/<nouns>`: a page of them, each as `S` shows it.
 pub(crate) async fn list<N: Listed, S: From<N> + Serialize>(
@@ -20,7 +19,7 @@ pub(crate) async fn list<N: Listed, S: From<N> + Serialize>(
     Management(who): Management,
     Params(page): Params<PageParams>,
 ) -> Result<Json<Page<S>>, ApiError> {
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(who.org()).await?;
     let rows = store::page::<N>(&mut db, who.org(), &page.after()?, page.fetch()).await?;
     Ok(Json(Page::new(rows, page.limit(), |noun| noun.key().to_owned()).map(S::from)))
 }
@@ -32,12 +31,12 @@ pub(crate) async fn show<N: Noun, S: From<N> + Serialize>(
     key: Segment,
 ) -> Result<Json<S>, ApiError> {
     let key = key.name(N::WHAT)?;
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(who.org()).await?;
     Ok(Json(found::<N>(&mut db, who.org(), &key).await?.into()))
 }
 
 /// The one with that key, or 404.
-pub(super) async fn found<N: Noun>(db: &mut SqliteConnection, org: &Name, key: &str) -> Result<N, ApiError> {
+pub(super) async fn found<N: Noun>(db: &mut Conn, org: &Name, key: &str) -> Result<N, ApiError> {
     store::one(db, org, key).await?.ok_or_else(|| ApiError::not_found(N::WHAT, key))
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
+use axum::routing::post;
 use http::StatusCode;
 use oakallow_policy::audit::{DecisionRecord, EventData, EventType};
 use oakallow_policy::call::CallNames;
@@ -23,6 +25,13 @@ use crate::record;
 use crate::secrets::none_is_a_secret;
 use crate::state::App;
 use crate::store::{self, Write};
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/permissions/check", post(check))
+        .route("/v1/permissions/check/batch", post(check_batch))
+}
 
 /// The names of a call, as every endpoint that decides takes them.
 #[derive(Debug, Clone, Deserialize)]

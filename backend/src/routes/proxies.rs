@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use ed25519_dalek::VerifyingKey;
 use http::header::{ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, StatusCode};
@@ -17,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::audit::report_breach;
+use super::nouns::{list, show};
 use super::tenant_must_exist;
 use crate::answer::{Created, Json, created};
 use crate::auth::{Management, ProxyIdentity};
@@ -30,6 +33,18 @@ use crate::state::App;
 use crate::store;
 use crate::store::keys::Key;
 use crate::store::proxies::{self, Beat, JoinToken, Proxy};
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/proxies", get(list::<Proxy, Shown>))
+        .route("/v1/proxies/join-tokens", post(create_join_token))
+        .route("/v1/proxies/enroll", post(enroll))
+        .route("/v1/proxies/{id}", get(show::<Proxy, Shown>).delete(remove))
+        .route("/v1/proxies/{id}/bundle", get(bundle))
+        .route("/v1/proxies/{id}/events", get(events))
+        .route("/v1/proxies/{id}/heartbeat", post(heartbeat))
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,13 +107,15 @@ pub(crate) async fn enroll(
     check_public_key(&asked.public_key)?;
     let version = tame("/version", &asked.version)?;
     let now = app.now();
-    let mut write = app.write().await?;
-    let join = proxies::use_join(&mut write, &keys::hash(asked.join_token.expose()), now).await?;
-    let join = join.ok_or_else(|| {
+    let unusable = || {
         let detail =
             "The join token is unknown, used or expired. Ask for a new one (oakallow's management API).";
         ApiError::unauthenticated("invalid_join_token", detail)
-    })?;
+    };
+    let token = keys::hash(asked.join_token.expose());
+    let org = proxies::org_of_join(&mut app.db.read_across().await?, &token).await?.ok_or_else(unusable)?;
+    let mut write = app.write(&org).await?;
+    let join = proxies::use_join(&mut write, &org, &token, now).await?.ok_or_else(unusable)?;
     let proxy = Proxy {
         id: app.random.id(Kind::Proxy, now),
         org: join.org,

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
+use axum::routing::{get, post};
 use http::StatusCode;
 use oakallow_policy::audit::EventType;
 use oakallow_policy::id::{Kind, Name};
@@ -12,9 +14,8 @@ use oakallow_policy::timestamp::{UnixMs, rfc3339};
 use oakallow_policy::{Rule, RuleSet};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::SqliteConnection;
 
-use super::nouns::found;
+use super::nouns::{found, show};
 use super::{merge_patch, tenant_must_exist};
 use crate::answer::{Created, Json, created};
 use crate::auth::{Credential, Management};
@@ -25,7 +26,15 @@ use crate::record::Change;
 use crate::routes::permissions::CallFields;
 use crate::state::App;
 use crate::store::rules::{self, Scope, Stored};
-use crate::store::{self, StoreError, Write, tools};
+use crate::store::{self, Conn, StoreError, Write, tools};
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/rules", get(list).post(create).put(replace))
+        .route("/v1/rules/simulate", post(simulate))
+        .route("/v1/rules/{id}", get(show::<Stored, Shown>).patch(update).delete(delete))
+}
 
 #[derive(Serialize)]
 pub(crate) struct Shown {
@@ -80,11 +89,7 @@ pub(crate) async fn create(
 }
 
 /// A rule may come before its tool; a misspelt one looks the same.
-async fn unregistered(
-    db: &mut SqliteConnection,
-    org: &Name,
-    rule: &Rule,
-) -> Result<Option<String>, StoreError> {
+async fn unregistered(db: &mut Conn, org: &Name, rule: &Rule) -> Result<Option<String>, StoreError> {
     let Some(tool) = &rule.tool else { return Ok(None) };
     let found = store::one::<tools::Stored>(db, org, tool).await?;
     if found.is_some_and(|t| t.status == tools::Status::Active) {
@@ -119,7 +124,7 @@ fn check_guardrail(rule: &Rule, at: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-async fn refuse_duplicate(db: &mut SqliteConnection, org: &Name, stored: &Stored) -> Result<(), ApiError> {
+async fn refuse_duplicate(db: &mut Conn, org: &Name, stored: &Stored) -> Result<(), ApiError> {
     match rules::same_selector(db, org, &stored.rule).await? {
         Some(other) if other != stored.id => {
             let detail = format!("Rule `{other}` has the same scope and selector: change that one.");
@@ -173,7 +178,7 @@ pub(crate) async fn list(
     };
     let limit = page_limit(params.limit);
     let after = decode_cursor(params.cursor.as_deref())?;
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(who.org()).await?;
     let rows = rules::list(&mut db, who.org(), scope, &after, limit + 1).await?;
     Ok(Json(Page::new(rows, limit, |r| r.id.clone()).map(Shown::from)))
 }
@@ -336,7 +341,7 @@ pub(crate) async fn simulate(
         return Ok(Json(json!({"decision": decision, "trace": trace, "current": now})));
     };
     let scope = draft.tenant_id.as_ref();
-    let mut db = app.db.snapshot().await?;
+    let mut db = app.db.snapshot(org).await?;
     let mut org_policy = decide::org_policy(&mut db, org).await?;
     let mut tenant_rules = match &tenant {
         Some(tenant) => rules::of_scope(&mut db, org, Some(tenant)).await?,

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
+use axum::routing::get;
 use oakallow_policy::audit::EventType;
 use oakallow_policy::pin::ChangedDefinition;
 use oakallow_policy::ruleset::{APPROVAL_TIMEOUT_S, Unregistered};
@@ -16,6 +18,11 @@ use crate::extract::Body;
 use crate::record::Change;
 use crate::state::App;
 use crate::store::orgs::{self, Settings};
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new().route("/v1/settings", get(show).patch(update))
+}
 
 /// What is left out stays.
 #[derive(Deserialize)]
@@ -33,7 +40,7 @@ pub(crate) async fn show(
     State(app): State<Arc<App>>,
     Management(who): Management,
 ) -> Result<Json<Settings>, ApiError> {
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(who.org()).await?;
     Ok(Json(orgs::settings(&mut db, who.org()).await?))
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
+use axum::routing::get;
 use http::StatusCode;
 use oakallow_policy::audit::EventType;
 use oakallow_policy::id::Name;
@@ -10,7 +12,7 @@ use oakallow_policy::timestamp::rfc3339;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::nouns::{found, taken};
+use super::nouns::{found, list, show, taken};
 use crate::answer::{Created, Json, created};
 use crate::auth::Management;
 use crate::error::ApiError;
@@ -18,6 +20,13 @@ use crate::extract::{Body, Segment};
 use crate::record::Change;
 use crate::state::App;
 use crate::store::tenants::{self, Tenant};
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/tenants", get(list::<Tenant, Shown>).post(create))
+        .route("/v1/tenants/{id}", get(show::<Tenant, Shown>).patch(update).delete(delete))
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::State;
+use axum::routing::get;
 use http::StatusCode;
 use oakallow_policy::audit::EventType;
 use oakallow_policy::canonical::hex;
@@ -12,7 +14,6 @@ use oakallow_policy::timestamp::rfc3339;
 use oakallow_policy::{Category, Tool};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sqlx::SqliteConnection;
 
 use super::merge_patch;
 use super::nouns::found;
@@ -25,7 +26,14 @@ use crate::record::Change;
 use crate::schema;
 use crate::state::App;
 use crate::store::tools::{self, Status, Stored};
-use crate::store::{self, Write};
+use crate::store::{self, Conn, Write};
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/tools", get(list).post(create))
+        .route("/v1/tools/{name}", get(show).patch(update).delete(delete))
+}
 
 #[derive(Serialize)]
 pub(crate) struct Shown {
@@ -111,7 +119,7 @@ async fn put(
     stored.ok_or_else(|| ApiError::internal(&"the tool that was just written is not there"))
 }
 
-async fn category_must_exist(db: &mut SqliteConnection, org: &Name, tool: &Tool) -> Result<(), ApiError> {
+async fn category_must_exist(db: &mut Conn, org: &Name, tool: &Tool) -> Result<(), ApiError> {
     let Some(category) = &tool.category else { return Ok(()) };
     match store::one::<Category>(db, org, category).await? {
         Some(_) => Ok(()),
@@ -141,7 +149,7 @@ pub(crate) async fn list(
     let cursor = decode_cursor(params.cursor.as_deref())?;
     // Names hold no line breaks.
     let after = cursor.split_once('\n').unwrap_or((&cursor, ""));
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(who.org()).await?;
     let rows = tools::list(&mut db, who.org(), params.status, after, limit + 1).await?;
     let page = Page::new(rows, limit, |t| format!("{}\n{}", t.tool.name, t.tool.audience));
     let data = page.data.into_iter().map(Shown::try_from).collect::<Result<_, _>>()?;
@@ -155,7 +163,7 @@ pub(crate) async fn show(
     name: Segment,
 ) -> Result<Json<Shown>, ApiError> {
     let name = name.name("tool")?;
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(who.org()).await?;
     let stored: Stored = found(&mut db, who.org(), &name).await?;
     Ok(Json(stored.try_into()?))
 }

@@ -2,9 +2,9 @@
 
 use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{Listed, Noun, StoreError, signed, unsigned};
+use super::{Conn, Listed, Noun, StoreError, signed, sql, unsigned};
 
 /// An agent.
 #[derive(Debug, Clone)]
@@ -53,8 +53,8 @@ impl Listed for Agent {
     }
 }
 
-pub(crate) async fn insert(db: &mut SqliteConnection, org: &Name, agent: &Agent) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO agents (org, id, name, owner, created_at) VALUES (?, ?, ?, ?, ?)")
+pub(crate) async fn insert(db: &mut Conn, org: &Name, agent: &Agent) -> Result<(), StoreError> {
+    sql::query("INSERT INTO agents (org, id, name, owner, created_at) VALUES (?, ?, ?, ?, ?)")
         .bind(org.as_str())
         .bind(agent.id.as_str())
         .bind(&agent.name)
@@ -66,29 +66,19 @@ pub(crate) async fn insert(db: &mut SqliteConnection, org: &Name, agent: &Agent)
 }
 
 /// Deletes an agent; says whether it was there.
-pub(crate) async fn delete(
-    db: &mut SqliteConnection,
-    org: &Name,
-    id: &Name,
-    now: UnixMs,
-) -> Result<bool, StoreError> {
-    let done =
-        sqlx::query("UPDATE agents SET deleted_at = ? WHERE org = ? AND id = ? AND deleted_at IS NULL")
-            .bind(signed(now))
-            .bind(org.as_str())
-            .bind(id.as_str())
-            .execute(db)
-            .await?;
+pub(crate) async fn delete(db: &mut Conn, org: &Name, id: &Name, now: UnixMs) -> Result<bool, StoreError> {
+    let done = sql::query("UPDATE agents SET deleted_at = ? WHERE org = ? AND id = ? AND deleted_at IS NULL")
+        .bind(signed(now))
+        .bind(org.as_str())
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
     Ok(done.rows_affected() == 1)
 }
 
 /// Who answers for an agent, or did until it was deleted: a call may be on its way still.
-pub(crate) async fn owner(
-    db: &mut SqliteConnection,
-    org: &Name,
-    id: &Name,
-) -> Result<Option<String>, StoreError> {
-    Ok(sqlx::query_scalar("SELECT owner FROM agents WHERE org = ? AND id = ?")
+pub(crate) async fn owner(db: &mut Conn, org: &Name, id: &Name) -> Result<Option<String>, StoreError> {
+    Ok(sql::query_scalar("SELECT owner FROM agents WHERE org = ? AND id = ?")
         .bind(org.as_str())
         .bind(id.as_str())
         .fetch_optional(db)
@@ -96,12 +86,8 @@ pub(crate) async fn owner(
 }
 
 /// The ids of an agent's keys that are not revoked.
-pub(crate) async fn live_keys(
-    db: &mut SqliteConnection,
-    org: &Name,
-    id: &Name,
-) -> Result<Vec<String>, StoreError> {
-    Ok(sqlx::query_scalar(
+pub(crate) async fn live_keys(db: &mut Conn, org: &Name, id: &Name) -> Result<Vec<String>, StoreError> {
+    Ok(sql::query_scalar(
         "SELECT id FROM keys WHERE org = ? AND agent = ? AND revoked_at IS NULL ORDER BY id",
     )
     .bind(org.as_str())

@@ -2,23 +2,22 @@
 
 use oakallow_policy::audit::Head;
 use oakallow_policy::timestamp::UnixMs;
-use sqlx::SqliteConnection;
 
-use super::{StoreError, signed, unsigned};
+use super::{Conn, StoreError, signed, sql, unsigned};
 
 /// Whose chain, in which org.
 pub(crate) type Chain<'a> = (&'a str, &'a str);
 
 /// Keeps an announcement. What was announced of that place before stays, and is returned.
 pub(crate) async fn insert(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     (org, source): Chain<'_>,
     head: &Head,
     now: UnixMs,
 ) -> Result<String, StoreError> {
-    let hash = sqlx::query_scalar(
+    let hash = sql::query_scalar(
         "INSERT INTO announced_heads (org, source, seq, hash, announced_ms) VALUES (?, ?, ?, ?, ?) \
-         ON CONFLICT DO UPDATE SET hash = hash RETURNING hash",
+         ON CONFLICT (org, source, seq) DO UPDATE SET hash = announced_heads.hash RETURNING hash",
     )
     .bind(org)
     .bind(source)
@@ -32,12 +31,12 @@ pub(crate) async fn insert(
 
 /// What was announced of the places up to `to`.
 pub(crate) async fn up_to(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     (org, source): Chain<'_>,
     to: u64,
 ) -> Result<Vec<Head>, StoreError> {
     let rows: Vec<(i64, String)> =
-        sqlx::query_as("SELECT seq, hash FROM announced_heads WHERE org = ? AND source = ? AND seq <= ?")
+        sql::query_as("SELECT seq, hash FROM announced_heads WHERE org = ? AND source = ? AND seq <= ?")
             .bind(org)
             .bind(source)
             .bind(signed(to))
@@ -48,11 +47,11 @@ pub(crate) async fn up_to(
 
 /// Forgets what has come.
 pub(crate) async fn delete_up_to(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     (org, source): Chain<'_>,
     to: u64,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM announced_heads WHERE org = ? AND source = ? AND seq <= ?")
+    sql::query("DELETE FROM announced_heads WHERE org = ? AND source = ? AND seq <= ?")
         .bind(org)
         .bind(source)
         .bind(signed(to))
@@ -62,13 +61,10 @@ pub(crate) async fn delete_up_to(
 }
 
 /// The last announcement of each chain of an org.
-pub(crate) async fn last(
-    conn: &mut SqliteConnection,
-    org: &str,
-) -> Result<Vec<(String, u64, UnixMs)>, StoreError> {
-    // SQLite: the other columns are those of the row with the maximum.
-    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
-        "SELECT source, MAX(seq), announced_ms FROM announced_heads WHERE org = ? GROUP BY source ORDER BY source",
+pub(crate) async fn last(conn: &mut Conn, org: &str) -> Result<Vec<(String, u64, UnixMs)>, StoreError> {
+    let rows: Vec<(String, i64, i64)> = sql::query_as(
+        "SELECT source, seq, announced_ms FROM announced_heads AS a WHERE org = ? AND seq = (SELECT MAX(seq) \
+         FROM announced_heads AS b WHERE b.org = a.org AND b.source = a.source) ORDER BY source",
     )
     .bind(org)
     .fetch_all(conn)

@@ -5,10 +5,10 @@ use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
 use oakallow_policy::tool::RiskLevel;
 use oakallow_policy::wire::{ApprovalState, ApprovalStatus};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{StoreError, signed, unsigned};
+use super::sql::{self, Sql};
+use super::{Conn, StoreError, signed, unsigned};
 
 mod step;
 
@@ -76,69 +76,89 @@ fn corrupt(column: &'static str, row: &str, problem: &dyn std::fmt::Display) -> 
     StoreError::corrupt("approvals", column, row, problem)
 }
 
-fn name(row: &SqliteRow, id: &str, column: &'static str) -> Result<Name, StoreError> {
-    optional_name(row, id, column)?.ok_or_else(|| corrupt(column, id, &"it is empty"))
+#[derive(FromRow)]
+struct Row {
+    id: String,
+    org: String,
+    reference: String,
+    status: String,
+    fingerprint: String,
+    principal: String,
+    owner: Option<String>,
+    tenant: Option<String>,
+    audience: String,
+    tool: String,
+    resource: Option<String>,
+    method: Option<String>,
+    route: String,
+    definition_hash: Option<String>,
+    risk_level: String,
+    reason: Option<String>,
+    resolved_from: String,
+    rule: Option<String>,
+    policy_version: i64,
+    txn: String,
+    levels: i64,
+    created_ms: i64,
+    expires_ms: i64,
+    decided_ms: Option<i64>,
+    decided_by: Option<String>,
+    note: Option<String>,
+    consume_by_ms: Option<i64>,
+    consumed_txn: Option<String>,
+    consumed_proxy: Option<String>,
+    closed_ms: Option<i64>,
 }
 
-fn optional_name(row: &SqliteRow, id: &str, column: &'static str) -> Result<Option<Name>, StoreError> {
-    let text: Option<String> = row.try_get(column)?;
-    text.map(|t| Name::new(&t).map_err(|e| corrupt(column, id, &e))).transpose()
-}
-
-fn time(row: &SqliteRow, column: &'static str) -> Result<Option<UnixMs>, StoreError> {
-    Ok(row.try_get::<Option<i64>, _>(column)?.map(unsigned))
-}
-
-impl TryFrom<SqliteRow> for Approval {
+impl TryFrom<Row> for Approval {
     type Error = StoreError;
 
-    fn try_from(row: SqliteRow) -> Result<Self, StoreError> {
-        let id: String = row.try_get("id")?;
-        let status: String = row.try_get("status")?;
-        let fingerprint: String = row.try_get("fingerprint")?;
-        let risk: String = row.try_get("risk_level")?;
+    fn try_from(row: Row) -> Result<Self, StoreError> {
+        let id = row.id;
+        let name = |column, text: String| Name::new(&text).map_err(|e| corrupt(column, &id, &e));
+        let optional = |column, text: Option<String>| text.map(|text| name(column, text)).transpose();
         Ok(Self {
-            org: name(&row, &id, "org")?,
-            reference: row.try_get("reference")?,
-            status: ApprovalStatus::parse(&status).ok_or_else(|| corrupt("status", &id, &status))?,
-            fingerprint: Fingerprint::parse(&fingerprint)
-                .ok_or_else(|| corrupt("fingerprint", &id, &fingerprint))?,
-            principal: name(&row, &id, "principal")?,
-            owner: row.try_get("owner")?,
-            tenant: optional_name(&row, &id, "tenant")?,
-            audience: name(&row, &id, "audience")?,
-            tool: name(&row, &id, "tool")?,
-            resource: optional_name(&row, &id, "resource")?,
-            method: optional_name(&row, &id, "method")?,
-            route: name(&row, &id, "route")?,
-            definition_hash: row.try_get("definition_hash")?,
+            org: name("org", row.org)?,
+            reference: row.reference,
+            status: ApprovalStatus::parse(&row.status).ok_or_else(|| corrupt("status", &id, &row.status))?,
+            fingerprint: Fingerprint::parse(&row.fingerprint)
+                .ok_or_else(|| corrupt("fingerprint", &id, &row.fingerprint))?,
+            principal: name("principal", row.principal)?,
+            owner: row.owner,
+            tenant: optional("tenant", row.tenant)?,
+            audience: name("audience", row.audience)?,
+            tool: name("tool", row.tool)?,
+            resource: optional("resource", row.resource)?,
+            method: optional("method", row.method)?,
+            route: name("route", row.route)?,
+            definition_hash: row.definition_hash,
             risk_level: [RiskLevel::Low, RiskLevel::Medium, RiskLevel::High, RiskLevel::Critical]
                 .into_iter()
-                .find(|r| r.as_str() == risk)
-                .ok_or_else(|| corrupt("risk_level", &id, &risk))?,
-            reason: row.try_get("reason")?,
-            resolved_from: row.try_get("resolved_from")?,
-            rule: row.try_get("rule")?,
-            policy_version: unsigned(row.try_get("policy_version")?),
-            txn: row.try_get("txn")?,
-            levels: row.try_get("levels")?,
-            created_ms: unsigned(row.try_get("created_ms")?),
-            expires_ms: unsigned(row.try_get("expires_ms")?),
-            decided_ms: time(&row, "decided_ms")?,
-            decided_by: row.try_get("decided_by")?,
-            note: row.try_get("note")?,
-            consume_by_ms: time(&row, "consume_by_ms")?,
-            consumed_txn: row.try_get("consumed_txn")?,
-            consumed_proxy: row.try_get("consumed_proxy")?,
-            closed_ms: time(&row, "closed_ms")?,
+                .find(|r| r.as_str() == row.risk_level)
+                .ok_or_else(|| corrupt("risk_level", &id, &row.risk_level))?,
+            reason: row.reason,
+            resolved_from: row.resolved_from,
+            rule: row.rule,
+            policy_version: unsigned(row.policy_version),
+            txn: row.txn,
+            levels: u8::try_from(row.levels).map_err(|e| corrupt("levels", &id, &e))?,
+            created_ms: unsigned(row.created_ms),
+            expires_ms: unsigned(row.expires_ms),
+            decided_ms: row.decided_ms.map(unsigned),
+            decided_by: row.decided_by,
+            note: row.note,
+            consume_by_ms: row.consume_by_ms.map(unsigned),
+            consumed_txn: row.consumed_txn,
+            consumed_proxy: row.consumed_proxy,
+            closed_ms: row.closed_ms.map(unsigned),
             id,
         })
     }
 }
 
 /// Stores a new one. `false`: another creator of the same call was first.
-pub(crate) async fn insert(conn: &mut SqliteConnection, new: &Approval) -> Result<bool, StoreError> {
-    let done = sqlx::query(
+pub(crate) async fn insert(conn: &mut Conn, new: &Approval) -> Result<bool, StoreError> {
+    let done = sql::query(
         "INSERT INTO approvals (id, org, reference, status, fingerprint, principal, owner, tenant, \
          audience, tool, resource, method, route, definition_hash, risk_level, reason, resolved_from, \
          rule, policy_version, txn, levels, created_ms, expires_ms) \
@@ -173,12 +193,8 @@ pub(crate) async fn insert(conn: &mut SqliteConnection, new: &Approval) -> Resul
 }
 
 /// One of the org's.
-pub(crate) async fn find(
-    conn: &mut SqliteConnection,
-    org: &str,
-    id: &str,
-) -> Result<Option<Approval>, StoreError> {
-    let row = sqlx::query("SELECT * FROM approvals WHERE org = ? AND id = ?")
+pub(crate) async fn find(conn: &mut Conn, org: &str, id: &str) -> Result<Option<Approval>, StoreError> {
+    let row: Option<Row> = sql::query_as("SELECT * FROM approvals WHERE org = ? AND id = ?")
         .bind(org)
         .bind(id)
         .fetch_optional(conn)
@@ -188,11 +204,11 @@ pub(crate) async fn find(
 
 /// The newest of this call. If one is open, it is that one: nothing is created while one is open.
 pub(crate) async fn newest(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     org: &str,
     fingerprint: Fingerprint,
 ) -> Result<Option<Approval>, StoreError> {
-    let row = sqlx::query(
+    let row: Option<Row> = sql::query_as(
         "SELECT * FROM approvals WHERE org = ? AND fingerprint = ? ORDER BY created_ms DESC, id DESC LIMIT 1",
     )
     .bind(org)
@@ -204,12 +220,12 @@ pub(crate) async fn newest(
 
 /// How many of this principal wait.
 pub(crate) async fn count_pending(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     org: &str,
     principal: &str,
     now: UnixMs,
 ) -> Result<u32, StoreError> {
-    let count = sqlx::query_scalar(
+    let count: i64 = sql::query_scalar(
         "SELECT COUNT(*) FROM approvals WHERE org = ? AND principal = ? AND status = 'pending' AND expires_ms > ?",
     )
     .bind(org)
@@ -217,7 +233,7 @@ pub(crate) async fn count_pending(
     .bind(signed(now))
     .fetch_one(conn)
     .await?;
-    Ok(count)
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// Whose approvals to list.
@@ -237,37 +253,38 @@ pub(crate) struct Filter {
 
 /// Newest first.
 pub(crate) async fn list(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     org: &str,
     filter: &Filter,
     limit: u32,
 ) -> Result<Vec<Approval>, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new("SELECT * FROM approvals WHERE org = ");
-    query.push_bind(org.to_owned());
+    let mut query = Sql::new("SELECT * FROM approvals WHERE org = ");
+    query.push_bind(org);
     if let Some(status) = filter.status {
         query.push(" AND status = ").push_bind(status.as_str());
     }
     if let Some(tenant) = &filter.tenant {
-        query.push(" AND tenant = ").push_bind(tenant.as_str().to_owned());
+        query.push(" AND tenant = ").push_bind(tenant.as_str());
     }
     super::push_within(&mut query, filter.within.as_deref());
     if let Some(principal) = &filter.principal {
-        query.push(" AND principal = ").push_bind(principal.as_str().to_owned());
+        query.push(" AND principal = ").push_bind(principal.as_str());
     }
     if let Some(before) = &filter.before {
-        query.push(" AND id < ").push_bind(before.clone());
+        query.push(" AND id < ").push_bind(before);
     }
     query.push(" ORDER BY id DESC LIMIT ").push_bind(limit);
-    query.build().fetch_all(conn).await?.into_iter().map(Approval::try_from).collect()
+    let rows: Vec<Row> = query.query().rows().fetch_all(conn).await?;
+    rows.into_iter().map(Approval::try_from).collect()
 }
 
 /// Open ones whose deadline has passed.
 pub(crate) async fn due(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     now: UnixMs,
     limit: u32,
 ) -> Result<Vec<(String, String)>, StoreError> {
-    let due = sqlx::query_as(
+    let due = sql::query_as(
         "SELECT org, id FROM approvals WHERE status = 'pending' AND expires_ms <= ?1 \
          UNION ALL SELECT org, id FROM approvals WHERE status = 'approved' AND consume_by_ms <= ?1 LIMIT ?2",
     )
@@ -279,10 +296,10 @@ pub(crate) async fn due(
 }
 
 /// The next deadline of any open one.
-pub(crate) async fn next_deadline(conn: &mut SqliteConnection) -> Result<Option<UnixMs>, StoreError> {
-    let next: Option<i64> = sqlx::query_scalar(
+pub(crate) async fn next_deadline(conn: &mut Conn) -> Result<Option<UnixMs>, StoreError> {
+    let next: Option<i64> = sql::query_scalar(
         "SELECT MIN(at) FROM (SELECT MIN(expires_ms) AS at FROM approvals WHERE status = 'pending' \
-         UNION ALL SELECT MIN(consume_by_ms) FROM approvals WHERE status = 'approved')",
+         UNION ALL SELECT MIN(consume_by_ms) FROM approvals WHERE status = 'approved') AS deadlines",
     )
     .fetch_one(conn)
     .await?;
@@ -291,16 +308,16 @@ pub(crate) async fn next_deadline(conn: &mut SqliteConnection) -> Result<Option<
 
 /// How often this very call ran with an approval.
 pub(crate) async fn count_consumed(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     org: &str,
     fingerprint: Fingerprint,
 ) -> Result<u32, StoreError> {
-    let count = sqlx::query_scalar(
+    let count: i64 = sql::query_scalar(
         "SELECT COUNT(*) FROM approvals WHERE org = ? AND fingerprint = ? AND status = 'consumed'",
     )
     .bind(org)
     .bind(fingerprint.to_string())
     .fetch_one(conn)
     .await?;
-    Ok(count)
+    Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }

@@ -1,17 +1,18 @@
 //! The exact arguments of approvals: sealed, apart from everything else, and gone some time after the
 //! final state.
 
+use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
-use sqlx::SqliteConnection;
 
-use super::{StoreError, signed};
+use super::{Conn, StoreError, signed, sql};
 
 pub(crate) async fn insert(
-    conn: &mut SqliteConnection,
-    approval: &str,
+    conn: &mut Conn,
+    (org, approval): (&Name, &str),
     sealed: &[u8],
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO approval_arguments (approval_id, sealed) VALUES (?, ?)")
+    sql::query("INSERT INTO approval_arguments (org, approval_id, sealed) VALUES (?, ?, ?)")
+        .bind(org.as_str())
         .bind(approval)
         .bind(sealed)
         .execute(conn)
@@ -20,8 +21,12 @@ pub(crate) async fn insert(
 }
 
 /// `None`: deleted.
-pub(crate) async fn find(conn: &mut SqliteConnection, approval: &str) -> Result<Option<Vec<u8>>, StoreError> {
-    let sealed = sqlx::query_scalar("SELECT sealed FROM approval_arguments WHERE approval_id = ?")
+pub(crate) async fn find(
+    conn: &mut Conn,
+    (org, approval): (&Name, &str),
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let sealed = sql::query_scalar("SELECT sealed FROM approval_arguments WHERE org = ? AND approval_id = ?")
+        .bind(org.as_str())
         .bind(approval)
         .fetch_optional(conn)
         .await?;
@@ -29,17 +34,23 @@ pub(crate) async fn find(conn: &mut SqliteConnection, approval: &str) -> Result<
 }
 
 /// How many bytes they take up, sealed. `None`: deleted.
-pub(crate) async fn bytes(conn: &mut SqliteConnection, approval: &str) -> Result<Option<i64>, StoreError> {
-    let bytes = sqlx::query_scalar("SELECT length(sealed) FROM approval_arguments WHERE approval_id = ?")
-        .bind(approval)
-        .fetch_optional(conn)
-        .await?;
+pub(crate) async fn bytes(
+    conn: &mut Conn,
+    (org, approval): (&Name, &str),
+) -> Result<Option<i64>, StoreError> {
+    let bytes = sql::query_scalar(
+        "SELECT CAST(length(sealed) AS BIGINT) FROM approval_arguments WHERE org = ? AND approval_id = ?",
+    )
+    .bind(org.as_str())
+    .bind(approval)
+    .fetch_optional(conn)
+    .await?;
     Ok(bytes)
 }
 
 /// Deletes those whose approval reached its final state before `before`.
-pub(crate) async fn delete_closed(conn: &mut SqliteConnection, before: UnixMs) -> Result<u64, StoreError> {
-    let done = sqlx::query(
+pub(crate) async fn delete_closed(conn: &mut Conn, before: UnixMs) -> Result<u64, StoreError> {
+    let done = sql::query(
         "DELETE FROM approval_arguments WHERE approval_id IN (SELECT a.id FROM approval_arguments g \
          JOIN approvals a ON a.id = g.approval_id WHERE a.closed_ms IS NOT NULL AND a.closed_ms < ?)",
     )

@@ -1,14 +1,14 @@
 //! Audit events at rest: append, and read. The table itself refuses change and removal.
 
-use futures_util::TryStreamExt as _;
 use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use oakallow_policy::audit::{Chained, Event, EventType, Head};
 use oakallow_policy::canonical;
 use oakallow_policy::timestamp::{self, UnixMs};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{StoreError, signed, unsigned};
+use super::sql::{self, Sql};
+use super::{Conn, StoreError, signed, unsigned};
 
 mod outcome;
 
@@ -20,12 +20,7 @@ pub(crate) const BACKEND: &str = "backend";
 /// Records an event of the backend at the end of the org's chain, inside the caller's transaction: what
 /// it tells of and the telling are stored together or not at all. The transaction must have been begun
 /// for writing (`BEGIN IMMEDIATE`).
-pub(crate) async fn record(
-    conn: &mut SqliteConnection,
-    org: &str,
-    now: UnixMs,
-    event: Event,
-) -> Result<(), StoreError> {
+pub(crate) async fn record(conn: &mut Conn, org: &str, now: UnixMs, event: Event) -> Result<(), StoreError> {
     let head = head(conn, org, BACKEND).await?;
     let (chained, bytes, head) = Chained::append(BACKEND, &head, event)?;
     insert(conn, org, now, &Sealed { chained: &chained, bytes: &bytes, hash: &head.hash }).await
@@ -44,7 +39,7 @@ pub(crate) struct Sealed<'a> {
 
 /// Stores an event that continues its chain (the caller has checked it), and moves the head.
 pub(crate) async fn insert(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     org: &str,
     now: UnixMs,
     sealed: &Sealed<'_>,
@@ -53,9 +48,9 @@ pub(crate) async fn insert(
     let data = &event.data;
     let time = timestamp::parse_rfc3339(&event.time)
         .ok_or_else(|| StoreError::corrupt("events", "time", &event.id, &"not an RFC 3339 time"))?;
-    sqlx::query(
+    sql::query(
         "INSERT INTO events (org, source, seq, hash, event_id, type, time_ms, received_ms, txn, tenant, \
-         tool, principal, decision, approval, token_id, body) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+         tool, principal, decision, approval, token_id, result, body) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     )
     .bind(org)
     .bind(source)
@@ -72,10 +67,11 @@ pub(crate) async fn insert(
     .bind(data.decision.as_ref().map(|d| d.permission.as_str()))
     .bind(data.approval.as_ref().map(|a| a.id.as_str()))
     .bind(&data.token_id)
+    .bind(data.execution.as_ref().and_then(|e| e.result.as_deref()))
     .bind(String::from_utf8_lossy(sealed.bytes).as_ref())
     .execute(&mut *conn)
     .await?;
-    sqlx::query(
+    sql::query(
         "INSERT INTO chain_heads (org, source, seq, hash) VALUES (?1, ?2, ?3, ?4) \
          ON CONFLICT (org, source) DO UPDATE SET seq = ?3, hash = ?4",
     )
@@ -89,25 +85,24 @@ pub(crate) async fn insert(
 }
 
 /// Where a chain ends.
-pub(crate) async fn head(conn: &mut SqliteConnection, org: &str, source: &str) -> Result<Head, StoreError> {
-    let row = sqlx::query("SELECT seq, hash FROM chain_heads WHERE org = ? AND source = ?")
-        .bind(org)
-        .bind(source)
-        .fetch_optional(conn)
-        .await?;
-    row.map_or(Ok(Head::default()), |row| {
-        Ok(Head { seq: unsigned(row.try_get("seq")?), hash: row.try_get("hash")? })
-    })
+pub(crate) async fn head(conn: &mut Conn, org: &str, source: &str) -> Result<Head, StoreError> {
+    let row: Option<(i64, String)> =
+        sql::query_as("SELECT seq, hash FROM chain_heads WHERE org = ? AND source = ?")
+            .bind(org)
+            .bind(source)
+            .fetch_optional(conn)
+            .await?;
+    Ok(row.map_or_else(Head::default, |(seq, hash)| Head { seq: unsigned(seq), hash }))
 }
 
 /// The hash of one event of a chain.
 pub(crate) async fn hash_at(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     org: &str,
     source: &str,
     seq: u64,
 ) -> Result<Option<String>, StoreError> {
-    let hash = sqlx::query_scalar("SELECT hash FROM events WHERE org = ? AND source = ? AND seq = ?")
+    let hash = sql::query_scalar("SELECT hash FROM events WHERE org = ? AND source = ? AND seq = ?")
         .bind(org)
         .bind(source)
         .bind(signed(seq))
@@ -117,12 +112,8 @@ pub(crate) async fn hash_at(
 }
 
 /// Whether the org has an event of that id.
-pub(crate) async fn exists(
-    conn: &mut SqliteConnection,
-    org: &str,
-    event_id: &str,
-) -> Result<bool, StoreError> {
-    let exists = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE org = ? AND event_id = ?)")
+pub(crate) async fn exists(conn: &mut Conn, org: &str, event_id: &str) -> Result<bool, StoreError> {
+    let exists = sql::query_scalar("SELECT EXISTS (SELECT 1 FROM events WHERE org = ? AND event_id = ?)")
         .bind(org)
         .bind(event_id)
         .fetch_one(conn)
@@ -131,29 +122,21 @@ pub(crate) async fn exists(
 }
 
 /// Whether the token of that id was minted here, not by a proxy.
-pub(crate) async fn was_minted(
-    conn: &mut SqliteConnection,
-    org: &str,
-    token_id: &str,
-) -> Result<bool, StoreError> {
+pub(crate) async fn was_minted(conn: &mut Conn, org: &str, token_id: &str) -> Result<bool, StoreError> {
     was_recorded(conn, org, (token_id, EventType::TokenMinted)).await
 }
 
 /// Whether the token of that id was redeemed, however long ago.
-pub(crate) async fn was_redeemed(
-    conn: &mut SqliteConnection,
-    org: &str,
-    token_id: &str,
-) -> Result<bool, StoreError> {
+pub(crate) async fn was_redeemed(conn: &mut Conn, org: &str, token_id: &str) -> Result<bool, StoreError> {
     was_recorded(conn, org, (token_id, EventType::TokenRedeemed)).await
 }
 
 async fn was_recorded(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     org: &str,
     (token_id, kind): (&str, EventType),
 ) -> Result<bool, StoreError> {
-    let recorded = sqlx::query_scalar(
+    let recorded = sql::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM events WHERE org = ? AND token_id = ? AND type = ? AND source = ?)",
     )
     .bind(org)
@@ -205,16 +188,17 @@ pub(crate) struct StoredEvent {
     pub(crate) body: String,
 }
 
-impl TryFrom<SqliteRow> for StoredEvent {
-    type Error = sqlx::Error;
+#[derive(FromRow)]
+struct Row {
+    position: i64,
+    time_ms: i64,
+    hash: String,
+    body: String,
+}
 
-    fn try_from(row: SqliteRow) -> Result<Self, sqlx::Error> {
-        Ok(Self {
-            position: row.try_get("position")?,
-            time_ms: unsigned(row.try_get("time_ms")?),
-            hash: row.try_get("hash")?,
-            body: row.try_get("body")?,
-        })
+impl From<Row> for StoredEvent {
+    fn from(row: Row) -> Self {
+        Self { position: row.position, time_ms: unsigned(row.time_ms), hash: row.hash, body: row.body }
     }
 }
 
@@ -234,14 +218,10 @@ pub(crate) struct Part {
 
 /// Reads the first events of a query (one without `LIMIT`) row by row: what goes beyond the part stays where
 /// it is.
-pub(super) async fn part(
-    conn: &mut SqliteConnection,
-    mut query: QueryBuilder<Sqlite>,
-    limit: u32,
-) -> Result<Part, StoreError> {
+pub(super) async fn part(conn: &mut Conn, mut query: Sql, limit: u32) -> Result<Part, StoreError> {
     query.push(" LIMIT ").push_bind(limit.saturating_add(1));
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut rows = stream(conn, &mut query);
+    let mut rows = stream(conn, query);
     let (mut events, mut bytes) = (Vec::new(), 0);
     while let Some(event) = rows.try_next().await? {
         bytes += event.body.len();
@@ -255,7 +235,7 @@ pub(super) async fn part(
 
 /// Newest first.
 pub(crate) async fn list(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     org: &str,
     filter: &Filter,
     limit: u32,
@@ -266,17 +246,14 @@ pub(crate) async fn list(
 }
 
 /// All that match, oldest first, without holding them in memory.
-pub(crate) fn stream<'c>(
-    conn: &'c mut SqliteConnection,
-    query: &'c mut QueryBuilder<Sqlite>,
-) -> BoxStream<'c, Result<StoredEvent, StoreError>> {
-    let rows = query.build().fetch(conn).map_err(StoreError::from);
-    Box::pin(rows.and_then(|row| std::future::ready(StoredEvent::try_from(row).map_err(StoreError::from))))
+pub(crate) fn stream(conn: &mut Conn, query: Sql) -> BoxStream<'_, Result<StoredEvent, StoreError>> {
+    let rows = query.query().rows::<Row>().fetch(conn);
+    rows.map_ok(StoredEvent::from).map_err(StoreError::from).boxed()
 }
 
 /// The next ones that match after a position, in order of arrival.
 pub(crate) async fn after(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     org: &str,
     filter: &Filter,
     (position, limit): (i64, u32),
@@ -284,7 +261,7 @@ pub(crate) async fn after(
     part(conn, by_arrival(org, filter, position), limit).await
 }
 
-fn by_arrival(org: &str, filter: &Filter, position: i64) -> QueryBuilder<Sqlite> {
+fn by_arrival(org: &str, filter: &Filter, position: i64) -> Sql {
     let mut query = select(org, filter);
     query.push(" AND position > ").push_bind(position);
     query.push(" ORDER BY position");
@@ -293,15 +270,15 @@ fn by_arrival(org: &str, filter: &Filter, position: i64) -> QueryBuilder<Sqlite>
 
 /// The query of a check: chain by chain, in order.
 #[must_use]
-pub(crate) fn chains(org: &str) -> QueryBuilder<Sqlite> {
+pub(crate) fn chains(org: &str) -> Sql {
     let mut query = select(org, &Filter::default());
     query.push(" ORDER BY source, seq");
     query
 }
 
-fn select(org: &str, filter: &Filter) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new("SELECT position, time_ms, hash, body FROM events WHERE org = ");
-    query.push_bind(org.to_owned());
+fn select(org: &str, filter: &Filter) -> Sql {
+    let mut query = Sql::new("SELECT position, time_ms, hash, body FROM events WHERE org = ");
+    query.push_bind(org);
     if let Some(from) = filter.from {
         query.push(" AND time_ms >= ").push_bind(signed(from));
     }
@@ -319,12 +296,12 @@ fn select(org: &str, filter: &Filter) -> QueryBuilder<Sqlite> {
         (" AND txn = ", &filter.txn),
     ] {
         if let Some(value) = value {
-            query.push(column).push_bind(value.clone());
+            query.push(column).push_bind(value);
         }
     }
     if let Some(text) = &filter.text {
         let literal = text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_");
-        query.push(" AND body LIKE ").push_bind(format!("%{literal}%")).push(" ESCAPE '\\'");
+        query.push(" AND lower(body) LIKE lower(").push_bind(format!("%{literal}%")).push(") ESCAPE '\\'");
     }
     if let Some((time, position)) = filter.before {
         query.push(" AND (time_ms, position) < (").push_bind(signed(time));
@@ -342,18 +319,16 @@ pub(crate) fn hash_of(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Filter, by_arrival};
-    use crate::store::Db;
+    use crate::store::{Db, sql};
 
     #[tokio::test]
     async fn a_page_of_an_export_is_read_where_it_stands() {
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(dir.path()).await.unwrap();
         let query = by_arrival("demo", &Filter::default(), 7);
-        let plan = format!("EXPLAIN QUERY PLAN {}", query.sql().as_str());
-        let rows: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(plan))
-            .fetch_all(&mut *db.read().await.unwrap())
-            .await
-            .unwrap();
+        let plan = sql::made(format!("EXPLAIN QUERY PLAN {}", query.text()));
+        let mut conn = db.read("demo").await.unwrap();
+        let rows: Vec<(i64, i64, i64, String)> = plan.rows().fetch_all(&mut conn).await.unwrap();
         let plan: Vec<&str> = rows.iter().map(|(.., step)| step.as_str()).collect();
         assert_eq!(plan, ["SEARCH events USING INDEX events_by_arrival (org=? AND position>?)"]);
     }

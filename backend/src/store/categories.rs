@@ -4,9 +4,9 @@ use oakallow_policy::Category;
 use oakallow_policy::id::Name;
 use oakallow_policy::rule::Permission;
 use oakallow_policy::timestamp::UnixMs;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{Listed, Noun, StoreError, signed};
+use super::{Conn, Listed, Noun, StoreError, signed, sql};
 
 #[derive(FromRow)]
 pub(crate) struct Row {
@@ -44,12 +44,12 @@ impl Listed for Category {
 }
 
 pub(crate) async fn insert(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     org: &Name,
     category: &Category,
     now: UnixMs,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO categories (org, name, default_permission, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
     )
     .bind(org.as_str())
@@ -63,12 +63,12 @@ pub(crate) async fn insert(
 }
 
 pub(crate) async fn update(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     org: &Name,
     category: &Category,
     now: UnixMs,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE categories SET default_permission = ?, updated_at = ? WHERE org = ? AND name = ?")
+    sql::query("UPDATE categories SET default_permission = ?, updated_at = ? WHERE org = ? AND name = ?")
         .bind(category.default_permission.map(Permission::as_str))
         .bind(signed(now))
         .bind(org.as_str())
@@ -79,8 +79,8 @@ pub(crate) async fn update(
 }
 
 /// Deletes a category; says whether it was there. The caller has checked that no tool is in it.
-pub(crate) async fn delete(db: &mut SqliteConnection, org: &Name, name: &Name) -> Result<bool, StoreError> {
-    let done = sqlx::query("DELETE FROM categories WHERE org = ? AND name = ?")
+pub(crate) async fn delete(db: &mut Conn, org: &Name, name: &Name) -> Result<bool, StoreError> {
+    let done = sql::query("DELETE FROM categories WHERE org = ? AND name = ?")
         .bind(org.as_str())
         .bind(name.as_str())
         .execute(db)
@@ -89,9 +89,9 @@ pub(crate) async fn delete(db: &mut SqliteConnection, org: &Name, name: &Name) -
 }
 
 /// All of an org's categories.
-pub(crate) async fn all(db: &mut SqliteConnection, org: &Name) -> Result<Vec<Category>, StoreError> {
+pub(crate) async fn all(db: &mut Conn, org: &Name) -> Result<Vec<Category>, StoreError> {
     let rows: Vec<Row> =
-        sqlx::query_as("SELECT name, default_permission FROM categories WHERE org = ? ORDER BY name")
+        sql::query_as("SELECT name, default_permission FROM categories WHERE org = ? ORDER BY name")
             .bind(org.as_str())
             .fetch_all(db)
             .await?;

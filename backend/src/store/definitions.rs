@@ -4,9 +4,9 @@ use oakallow_policy::id::Name;
 use oakallow_policy::pin::Pin;
 use oakallow_policy::timestamp::UnixMs;
 use serde_json::Value;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{StoreError, signed, unsigned};
+use super::{Conn, StoreError, signed, sql, unsigned};
 
 /// One definition.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,12 +90,12 @@ macro_rules! select {
 
 /// What is known of the definition of a tool at an audience.
 pub(crate) async fn find(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     org: &Name,
     tool: &Name,
     audience: &Name,
 ) -> Result<Option<Stored>, StoreError> {
-    let row: Option<Row> = sqlx::query_as(select!("WHERE org = ? AND audience = ? AND tool = ?"))
+    let row: Option<Row> = sql::query_as(select!("WHERE org = ? AND audience = ? AND tool = ?"))
         .bind(org.as_str())
         .bind(audience.as_str())
         .bind(tool.as_str())
@@ -106,13 +106,13 @@ pub(crate) async fn find(
 
 /// Those of registered tools, or only those that are not as they were pinned, after `(audience, tool)`.
 pub(crate) async fn list(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     org: &Name,
     changed: bool,
     (audience, tool): (&str, &str),
     limit: u32,
 ) -> Result<Vec<Stored>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(select!(
+    let rows: Vec<Row> = sql::query_as(select!(
         "AS d WHERE org = ? AND (pinned_sha256 <> served_sha256 OR NOT ?) AND (audience, tool) > (?, ?)
          AND EXISTS (SELECT 1 FROM tools t WHERE t.org = d.org AND t.name = d.tool
                      AND t.audience = d.audience AND t.status = 'active')
@@ -129,8 +129,8 @@ pub(crate) async fn list(
 }
 
 /// The pins of the registered tools.
-pub(crate) async fn pins(db: &mut SqliteConnection, org: &Name) -> Result<Vec<Pin>, StoreError> {
-    let rows: Vec<(String, String, String, Option<String>)> = sqlx::query_as(
+pub(crate) async fn pins(db: &mut Conn, org: &Name) -> Result<Vec<Pin>, StoreError> {
+    let rows: Vec<(String, String, String, Option<String>)> = sql::query_as(
         "SELECT d.tool, d.audience, d.pinned_sha256, NULLIF(d.served_sha256, d.pinned_sha256)
          FROM tool_definitions d JOIN tools t
            ON t.org = d.org AND t.name = d.tool AND t.audience = d.audience AND t.status = 'active'
@@ -147,8 +147,8 @@ pub(crate) async fn pins(db: &mut SqliteConnection, org: &Name) -> Result<Vec<Pi
 }
 
 /// How many tools of an audience are known that nobody registered.
-pub(crate) async fn count(db: &mut SqliteConnection, org: &Name, audience: &Name) -> Result<i64, StoreError> {
-    let count = sqlx::query_scalar(
+pub(crate) async fn count(db: &mut Conn, org: &Name, audience: &Name) -> Result<i64, StoreError> {
+    let count = sql::query_scalar(
         "SELECT COUNT(*) FROM tool_definitions d WHERE org = ? AND audience = ?
          AND NOT EXISTS (SELECT 1 FROM tools t WHERE t.org = d.org AND t.name = d.tool
                          AND t.audience = d.audience AND t.status = 'active')",
@@ -161,9 +161,9 @@ pub(crate) async fn count(db: &mut SqliteConnection, org: &Name, audience: &Name
 }
 
 /// Stores all that is known of a tool's definition.
-pub(crate) async fn put(db: &mut SqliteConnection, org: &Name, stored: &Stored) -> Result<(), StoreError> {
+pub(crate) async fn put(db: &mut Conn, org: &Name, stored: &Stored) -> Result<(), StoreError> {
     let text = |definition: &Definition| definition.content.as_ref().map(serde_json::to_string).transpose();
-    sqlx::query(
+    sql::query(
         "INSERT INTO tool_definitions (org, audience, tool, pinned_sha256, pinned_definition, pinned_by,
                                        pinned_at, served_sha256, served_definition, served_through, served_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -190,8 +190,8 @@ pub(crate) async fn put(db: &mut SqliteConnection, org: &Name, stored: &Stored) 
 }
 
 /// Forgets a tool's definition at every audience: the next sight is the first.
-pub(crate) async fn forget(db: &mut SqliteConnection, org: &Name, tool: &Name) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM tool_definitions WHERE org = ? AND tool = ?")
+pub(crate) async fn forget(db: &mut Conn, org: &Name, tool: &Name) -> Result<(), StoreError> {
+    sql::query("DELETE FROM tool_definitions WHERE org = ? AND tool = ?")
         .bind(org.as_str())
         .bind(tool.as_str())
         .execute(db)

@@ -1,10 +1,11 @@
 //! Executions as the audit log tells of them: observed by proxies, or reported.
 
 use oakallow_policy::id::Name;
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+use sqlx::FromRow;
 
-use super::StoreError;
 use super::audit::{self, Part};
+use super::sql::{self, Sql};
+use super::{Conn, StoreError};
 
 /// Whose executions to list.
 #[derive(Debug, Default, Clone)]
@@ -29,26 +30,25 @@ pub(crate) struct Own {
 
 /// Newest arrival first. Plumbing of a protocol has a record too, but no tool, and is no execution.
 pub(crate) async fn list(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     org: &str,
     filter: &Filter,
     limit: u32,
 ) -> Result<Part, StoreError> {
-    let mut query =
-        QueryBuilder::<Sqlite>::new("SELECT position, time_ms, hash, body FROM events WHERE org = ");
-    query.push_bind(org.to_owned());
+    let mut query = Sql::new("SELECT position, time_ms, hash, body FROM events WHERE org = ");
+    query.push_bind(org);
     query.push(
         " AND type IN ('call.completed', 'call.failed', 'call.unknown', 'call.not_forwarded', \
          'execution.reported') AND tool IS NOT NULL",
     );
     if let Some(tool) = &filter.tool {
-        query.push(" AND tool = ").push_bind(tool.as_str().to_owned());
+        query.push(" AND tool = ").push_bind(tool.as_str());
     }
     if let Some(tenant) = &filter.tenant {
-        query.push(" AND tenant = ").push_bind(tenant.as_str().to_owned());
+        query.push(" AND tenant = ").push_bind(tenant.as_str());
     }
     if let Some(own) = &filter.own {
-        query.push(" AND principal = ").push_bind(own.principal.clone());
+        query.push(" AND principal = ").push_bind(&own.principal);
         super::push_within(&mut query, own.within.as_deref());
     }
     if let Some(before) = filter.before {
@@ -59,7 +59,7 @@ pub(crate) async fn list(
 }
 
 /// Where a token was issued: the call that it was for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, FromRow)]
 pub(crate) struct Issued {
     pub(crate) txn: Option<String>,
     pub(crate) tenant: Option<String>,
@@ -69,12 +69,8 @@ pub(crate) struct Issued {
 }
 
 /// The call for which a token was minted here, or by a proxy with the call's intent.
-pub(crate) async fn issued(
-    conn: &mut SqliteConnection,
-    org: &str,
-    token_id: &str,
-) -> Result<Option<Issued>, StoreError> {
-    let row = sqlx::query(
+pub(crate) async fn issued(conn: &mut Conn, org: &str, token_id: &str) -> Result<Option<Issued>, StoreError> {
+    let issued = sql::query_as(
         "SELECT txn, tenant, tool, principal, approval FROM events WHERE org = ? AND token_id = ? \
          AND type IN ('token.minted', 'call.forwarded') ORDER BY position LIMIT 1",
     )
@@ -82,12 +78,5 @@ pub(crate) async fn issued(
     .bind(token_id)
     .fetch_optional(conn)
     .await?;
-    let Some(row) = row else { return Ok(None) };
-    Ok(Some(Issued {
-        txn: row.try_get("txn")?,
-        tenant: row.try_get("tenant")?,
-        tool: row.try_get("tool")?,
-        principal: row.try_get("principal")?,
-        approval: row.try_get("approval")?,
-    }))
+    Ok(issued)
 }

@@ -2,19 +2,18 @@
 
 use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
-use sqlx::SqliteConnection;
 
-use super::{StoreError, signed};
+use super::{Conn, StoreError, signed, sql};
 use crate::feed::{Change, FeedItem};
 
 pub(crate) async fn insert(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     org: &Name,
     change: Change,
     at: UnixMs,
 ) -> Result<FeedItem, StoreError> {
     let text = serde_json::to_string(&change)?;
-    let seq: i64 = sqlx::query_scalar("INSERT INTO feed (org, change, at) VALUES (?, ?, ?) RETURNING seq")
+    let seq: i64 = sql::query_scalar("INSERT INTO feed (org, change, at) VALUES (?, ?, ?) RETURNING seq")
         .bind(org.as_str())
         .bind(text)
         .bind(signed(at))
@@ -25,13 +24,13 @@ pub(crate) async fn insert(
 
 /// What an org's feed says after `seq`, oldest first, at most `limit` lines.
 pub(crate) async fn after(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     org: &Name,
     seq: i64,
     limit: u32,
 ) -> Result<Vec<FeedItem>, StoreError> {
     let rows: Vec<(i64, String)> =
-        sqlx::query_as("SELECT seq, change FROM feed WHERE org = ? AND seq > ? ORDER BY seq LIMIT ?")
+        sql::query_as("SELECT seq, change FROM feed WHERE org = ? AND seq > ? ORDER BY seq LIMIT ?")
             .bind(org.as_str())
             .bind(seq)
             .bind(limit)
@@ -47,8 +46,8 @@ pub(crate) async fn after(
 }
 
 /// The newest line of an org; 0 when there is none.
-pub(crate) async fn last_seq(db: &mut SqliteConnection, org: &Name) -> Result<i64, StoreError> {
-    Ok(sqlx::query_scalar("SELECT COALESCE(MAX(seq), 0) FROM feed WHERE org = ?")
+pub(crate) async fn last_seq(db: &mut Conn, org: &Name) -> Result<i64, StoreError> {
+    Ok(sql::query_scalar("SELECT COALESCE(MAX(seq), 0) FROM feed WHERE org = ?")
         .bind(org.as_str())
         .fetch_one(db)
         .await?)
@@ -56,7 +55,7 @@ pub(crate) async fn last_seq(db: &mut SqliteConnection, org: &Name) -> Result<i6
 
 /// Forgets lines older than `before`. Whoever resumes from further back is told the current version
 /// and reconciles.
-pub(crate) async fn trim(db: &mut SqliteConnection, before: UnixMs) -> Result<u64, StoreError> {
-    let done = sqlx::query("DELETE FROM feed WHERE at < ?").bind(signed(before)).execute(db).await?;
+pub(crate) async fn trim(db: &mut Conn, before: UnixMs) -> Result<u64, StoreError> {
+    let done = sql::query("DELETE FROM feed WHERE at < ?").bind(signed(before)).execute(db).await?;
     Ok(done.rows_affected())
 }

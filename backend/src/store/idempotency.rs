@@ -2,9 +2,8 @@
 
 use oakallow_policy::fingerprint::Fingerprint;
 use oakallow_policy::timestamp::UnixMs;
-use sqlx::SqliteConnection;
 
-use super::{StoreError, signed};
+use super::{Conn, StoreError, signed, sql};
 
 /// A key that was used before.
 #[derive(Debug, Clone)]
@@ -20,12 +19,8 @@ pub(crate) struct Owner<'a> {
     pub(crate) principal: &'a str,
 }
 
-pub(crate) async fn find(
-    conn: &mut SqliteConnection,
-    owner: Owner<'_>,
-    key: &str,
-) -> Result<Option<Known>, StoreError> {
-    let row: Option<(String, String)> = sqlx::query_as(
+pub(crate) async fn find(conn: &mut Conn, owner: Owner<'_>, key: &str) -> Result<Option<Known>, StoreError> {
+    let row: Option<(String, String)> = sql::query_as(
         "SELECT fingerprint, approval_id FROM approval_keys WHERE org = ? AND principal = ? AND key = ?",
     )
     .bind(owner.org)
@@ -41,16 +36,16 @@ pub(crate) async fn find(
 
 /// From now on the key stands for this approval.
 pub(crate) async fn remember(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     owner: Owner<'_>,
     key: &str,
     known: (Fingerprint, &str),
     now: UnixMs,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO approval_keys (org, principal, key, fingerprint, approval_id, used_ms) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (org, principal, key) \
-         DO UPDATE SET approval_id = ?5, used_ms = ?6 WHERE fingerprint = ?4",
+         DO UPDATE SET approval_id = ?5, used_ms = ?6 WHERE approval_keys.fingerprint = ?4",
     )
     .bind(owner.org)
     .bind(owner.principal)
@@ -63,8 +58,8 @@ pub(crate) async fn remember(
     Ok(())
 }
 
-pub(crate) async fn delete_unused(conn: &mut SqliteConnection, before: UnixMs) -> Result<u64, StoreError> {
+pub(crate) async fn delete_unused(conn: &mut Conn, before: UnixMs) -> Result<u64, StoreError> {
     let done =
-        sqlx::query("DELETE FROM approval_keys WHERE used_ms < ?").bind(signed(before)).execute(conn).await?;
+        sql::query("DELETE FROM approval_keys WHERE used_ms < ?").bind(signed(before)).execute(conn).await?;
     Ok(done.rows_affected())
 }

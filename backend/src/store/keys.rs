@@ -3,9 +3,9 @@
 use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
 use oakallow_policy::wire::Tenancy;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{Listed, Noun, StoreError, signed, unsigned};
+use super::{Conn, Listed, Noun, StoreError, signed, sql, unsigned};
 use crate::keys::KeyKind;
 
 /// A key as stored.
@@ -122,8 +122,8 @@ impl Listed for Key {
     }
 }
 
-pub(crate) async fn insert(db: &mut SqliteConnection, key: &Key) -> Result<(), StoreError> {
-    sqlx::query(
+pub(crate) async fn insert(db: &mut Conn, key: &Key) -> Result<(), StoreError> {
+    sql::query(
         "INSERT INTO keys (id, org, kind, hash, prefix, name, tenancy, agent, user_id, owner, audience,
                            proxy_id, created_by, created_at, expires_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -148,19 +148,16 @@ pub(crate) async fn insert(db: &mut SqliteConnection, key: &Key) -> Result<(), S
     Ok(())
 }
 
-/// The key with that hash, whatever its state. The one query without an org: it is what finds the org.
-pub(crate) async fn by_hash(db: &mut SqliteConnection, hash: &str) -> Result<Option<Key>, StoreError> {
-    let row: Option<Row> = sqlx::query_as(select!("WHERE k.hash = ?")).bind(hash).fetch_optional(db).await?;
+/// The key with that hash, whatever its state. One of the queries without an org, since it is what finds
+/// the org.
+pub(crate) async fn by_hash(db: &mut Conn, hash: &str) -> Result<Option<Key>, StoreError> {
+    let row: Option<Row> = sql::query_as(select!("WHERE k.hash = ?")).bind(hash).fetch_optional(db).await?;
     row.map(Key::try_from).transpose()
 }
 
 /// The keys under which calls may arrive at a proxy: standard and agent keys that are in force.
-pub(crate) async fn callers(
-    db: &mut SqliteConnection,
-    org: &Name,
-    now: UnixMs,
-) -> Result<Vec<Key>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(select!(
+pub(crate) async fn callers(db: &mut Conn, org: &Name, now: UnixMs) -> Result<Vec<Key>, StoreError> {
+    let rows: Vec<Row> = sql::query_as(select!(
         "WHERE k.org = ? AND k.kind IN ('standard', 'agent') AND k.revoked_at IS NULL
            AND (k.expires_at IS NULL OR k.expires_at > ?) ORDER BY k.id"
     ))
@@ -173,12 +170,12 @@ pub(crate) async fn callers(
 
 /// Whether a principal has a key in force under which it may call.
 pub(crate) async fn may_call(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     org: &Name,
     principal: &str,
     now: UnixMs,
 ) -> Result<bool, StoreError> {
-    let may = sqlx::query_scalar(
+    let may = sql::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM keys WHERE org = ?1 AND (agent = ?2 OR (agent IS NULL AND id = ?2))
            AND kind IN ('standard', 'agent') AND revoked_at IS NULL
            AND (expires_at IS NULL OR expires_at > ?3))",
@@ -192,13 +189,8 @@ pub(crate) async fn may_call(
 }
 
 /// Revokes a key; says whether it was in force.
-pub(crate) async fn revoke(
-    db: &mut SqliteConnection,
-    org: &Name,
-    id: &str,
-    now: UnixMs,
-) -> Result<bool, StoreError> {
-    let done = sqlx::query("UPDATE keys SET revoked_at = ? WHERE org = ? AND id = ? AND revoked_at IS NULL")
+pub(crate) async fn revoke(db: &mut Conn, org: &Name, id: &str, now: UnixMs) -> Result<bool, StoreError> {
+    let done = sql::query("UPDATE keys SET revoked_at = ? WHERE org = ? AND id = ? AND revoked_at IS NULL")
         .bind(signed(now))
         .bind(org.as_str())
         .bind(id)
@@ -208,13 +200,8 @@ pub(crate) async fn revoke(
 }
 
 /// Lets a key end at `at`, unless it ends sooner.
-pub(crate) async fn expire_at(
-    db: &mut SqliteConnection,
-    org: &Name,
-    id: &str,
-    at: UnixMs,
-) -> Result<(), StoreError> {
-    sqlx::query(
+pub(crate) async fn expire_at(db: &mut Conn, org: &Name, id: &str, at: UnixMs) -> Result<(), StoreError> {
+    sql::query(
         "UPDATE keys SET expires_at = ? WHERE org = ? AND id = ? AND (expires_at IS NULL OR expires_at > ?)",
     )
     .bind(signed(at))
@@ -227,9 +214,10 @@ pub(crate) async fn expire_at(
 }
 
 /// Notes when a key was used last.
-pub(crate) async fn used(db: &mut SqliteConnection, id: &str, at: UnixMs) -> Result<(), StoreError> {
-    sqlx::query("UPDATE keys SET last_used_at = ? WHERE id = ? AND COALESCE(last_used_at, 0) < ?")
+pub(crate) async fn used(db: &mut Conn, org: &Name, id: &str, at: UnixMs) -> Result<(), StoreError> {
+    sql::query("UPDATE keys SET last_used_at = ? WHERE org = ? AND id = ? AND COALESCE(last_used_at, 0) < ?")
         .bind(signed(at))
+        .bind(org.as_str())
         .bind(id)
         .bind(signed(at))
         .execute(db)

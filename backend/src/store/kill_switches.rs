@@ -3,9 +3,9 @@
 use oakallow_policy::id::Name;
 use oakallow_policy::ruleset::KillSwitch;
 use oakallow_policy::timestamp::UnixMs;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{StoreError, signed, unsigned};
+use super::{Conn, StoreError, signed, sql, unsigned};
 
 /// A kill switch, and who switched it on.
 #[derive(Debug, Clone)]
@@ -57,9 +57,9 @@ pub(crate) fn key(switch: &KillSwitch) -> (&'static str, &str) {
 }
 
 /// Switches on; says whether it was off.
-pub(crate) async fn on(db: &mut SqliteConnection, org: &Name, stored: &Stored) -> Result<bool, StoreError> {
+pub(crate) async fn on(db: &mut Conn, org: &Name, stored: &Stored) -> Result<bool, StoreError> {
     let (scope, target) = key(&stored.switch);
-    let done = sqlx::query(
+    let done = sql::query(
         "INSERT INTO kill_switches (org, scope, target, reason, created_by, created_at)
          VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (org, scope, target) DO NOTHING",
     )
@@ -75,13 +75,9 @@ pub(crate) async fn on(db: &mut SqliteConnection, org: &Name, stored: &Stored) -
 }
 
 /// Switches off; says whether it was on.
-pub(crate) async fn off(
-    db: &mut SqliteConnection,
-    org: &Name,
-    switch: &KillSwitch,
-) -> Result<bool, StoreError> {
+pub(crate) async fn off(db: &mut Conn, org: &Name, switch: &KillSwitch) -> Result<bool, StoreError> {
     let (scope, target) = key(switch);
-    let done = sqlx::query("DELETE FROM kill_switches WHERE org = ? AND scope = ? AND target = ?")
+    let done = sql::query("DELETE FROM kill_switches WHERE org = ? AND scope = ? AND target = ?")
         .bind(org.as_str())
         .bind(scope)
         .bind(target)
@@ -91,8 +87,8 @@ pub(crate) async fn off(
 }
 
 /// All that are on, with who switched them.
-pub(crate) async fn list(db: &mut SqliteConnection, org: &Name) -> Result<Vec<Stored>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(
+pub(crate) async fn list(db: &mut Conn, org: &Name) -> Result<Vec<Stored>, StoreError> {
+    let rows: Vec<Row> = sql::query_as(
         "SELECT scope, target, reason, created_by, created_at FROM kill_switches
          WHERE org = ? ORDER BY scope, target",
     )
@@ -103,6 +99,6 @@ pub(crate) async fn list(db: &mut SqliteConnection, org: &Name) -> Result<Vec<St
 }
 
 /// All that are on.
-pub(crate) async fn all(db: &mut SqliteConnection, org: &Name) -> Result<Vec<KillSwitch>, StoreError> {
+pub(crate) async fn all(db: &mut Conn, org: &Name) -> Result<Vec<KillSwitch>, StoreError> {
     Ok(list(db, org).await?.into_iter().map(|stored| stored.switch).collect())
 }

@@ -1,8 +1,6 @@
 //! The database. Each noun has a file of plain functions that take a connection or transaction.
 //!
-//! SQLite allows one writer at a time. Ours is a pool of one connection, so writers queue here, in
-//! order and without polling, instead of meeting `SQLITE_BUSY`; readers have their own pool and, with
-//! the write-ahead log, never wait for the writer. SQL is kept portable.
+//! SQL is the same for SQLite and PostgreSQL: [`sql`] sends it, [`conn`] is where, [`Db`] opens it.
 
 pub(crate) mod agents;
 pub(crate) mod announced;
@@ -10,6 +8,8 @@ pub(crate) mod approvals;
 pub(crate) mod arguments;
 pub(crate) mod audit;
 pub(crate) mod categories;
+mod conn;
+mod db;
 pub(crate) mod definitions;
 pub(crate) mod executions;
 pub(crate) mod feed;
@@ -21,6 +21,7 @@ pub(crate) mod proxies;
 pub(crate) mod redemptions;
 pub(crate) mod rules;
 pub(crate) mod sessions;
+pub(crate) mod sql;
 pub(crate) mod standing;
 pub(crate) mod tenants;
 pub(crate) mod tools;
@@ -28,29 +29,16 @@ pub(crate) mod users;
 pub(crate) mod votes;
 
 use std::ops::{Deref, DerefMut};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use oakallow_policy::id::Name;
-use sqlx::pool::PoolConnection;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
-use sqlx::{FromRow, QueryBuilder, Sqlite, SqliteConnection, Transaction};
 
 use crate::feed::{Change, FeedItem};
 use crate::state::App;
 
-/// The name of the database file in the data directory.
-pub(crate) const FILE: &str = "oakallow.db";
-
-const READERS: u32 = 8;
-/// Rows that a reader is ahead of who reads them. They are in memory, whether wanted or not, and an event may
-/// take megabytes.
-const ROWS_AHEAD: usize = 4;
-
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+pub(crate) use conn::Conn;
+pub(crate) use db::Db;
+use sql::Sql;
 
 /// Why the database did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -107,92 +95,23 @@ impl StoreError {
     }
 }
 
-/// Both pools.
-pub(crate) struct Db {
-    read: SqlitePool,
-    write: SqlitePool,
-}
-
-impl Db {
-    /// Opens or creates the database and brings its schema up to date.
-    pub(crate) async fn open(data_dir: &Path) -> Result<Self, StoreError> {
-        let file = data_dir.join(FILE);
-        make_private(&file).map_err(sqlx::Error::Io)?;
-        let options = SqliteConnectOptions::new()
-            .filename(file)
-            .foreign_keys(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // FULL: what was acknowledged (an audit event, a consumed approval) survives power loss.
-            .synchronous(SqliteSynchronous::Full)
-            // Only another process (a backup, a second backend by mistake) can make us wait.
-            .busy_timeout(Duration::from_secs(5));
-        let write = SqlitePoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options.clone())
-            .await?;
-        MIGRATIONS.run(&write).await?;
-        let read = SqlitePoolOptions::new()
-            .max_connections(READERS)
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options.pragma("query_only", "ON").row_buffer_size(ROWS_AHEAD))
-            .await?;
-        Ok(Self { read, write })
-    }
-
-    /// A connection that can only read. Whoever holds one asks neither for another nor for the writer:
-    /// there are few, and those who hold one each would wait for each other. (A writer may ask for one.)
-    pub(crate) async fn read(&self) -> Result<PoolConnection<Sqlite>, StoreError> {
-        Ok(self.read.acquire().await?)
-    }
-
-    /// Reads of one moment.
-    pub(crate) async fn snapshot(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.read.begin().await?)
-    }
-
-    /// Makes sure that the database can be written.
-    pub(crate) async fn ready(&self) -> Result<(), StoreError> {
-        let mut tx = self.write.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query("UPDATE orgs SET id = id WHERE id = (SELECT MIN(id) FROM orgs)")
-            .execute(&mut *tx)
-            .await?;
-        tx.rollback().await?;
-        Ok(())
-    }
-
-    pub(crate) async fn close(&self) {
-        self.read.close().await;
-        self.write.close().await;
-    }
-}
-
-/// Creates the file for its owner only. SQLite gives the files that it puts beside it the same mode.
-fn make_private(file: &Path) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let opened = options.open(file)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        opened.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-    }
-    drop(opened);
-    Ok(())
-}
-
-/// A unit of work: its transaction, and what to announce once it is committed. Dropping it undoes it.
+/// A unit of work in one org: its transaction, and what to announce once it is committed. Dropping it undoes it.
 pub(crate) struct Write {
-    tx: Transaction<'static, Sqlite>,
+    tx: Conn,
     announcements: Vec<FeedItem>,
     app: Arc<App>,
 }
 
 impl Write {
-    pub(crate) async fn begin(app: Arc<App>) -> Result<Self, StoreError> {
-        let tx = app.db.write.begin_with("BEGIN IMMEDIATE").await?;
+    /// Of any number of units of one org, one is at work: what it reads is still so when it is committed.
+    pub(crate) async fn begin(app: Arc<App>, org: &str) -> Result<Self, StoreError> {
+        let tx = app.db.begin(org).await?;
+        Ok(Self { tx, announcements: Vec::new(), app })
+    }
+
+    /// A unit that is of no org, and may meet others: for what rests on nothing that it read.
+    pub(crate) async fn across(app: Arc<App>) -> Result<Self, StoreError> {
+        let tx = app.db.begin_across().await?;
         Ok(Self { tx, announcements: Vec::new(), app })
     }
 
@@ -226,14 +145,14 @@ impl Write {
 }
 
 impl Deref for Write {
-    type Target = SqliteConnection;
-    fn deref(&self) -> &SqliteConnection {
+    type Target = Conn;
+    fn deref(&self) -> &Conn {
         &self.tx
     }
 }
 
 impl DerefMut for Write {
-    fn deref_mut(&mut self) -> &mut SqliteConnection {
+    fn deref_mut(&mut self) -> &mut Conn {
         &mut self.tx
     }
 }
@@ -245,7 +164,7 @@ pub(crate) trait Noun: TryFrom<Self::Row, Error = StoreError> + Send + 'static {
     /// `SELECT … WHERE org = ? AND <key> = ?`
     const ONE: &'static str;
     /// Its columns.
-    type Row: for<'r> FromRow<'r, SqliteRow> + Send + Unpin;
+    type Row: sql::Row;
 }
 
 /// A noun that is listed in the order of its key.
@@ -257,39 +176,30 @@ pub(crate) trait Listed: Noun {
 }
 
 /// The org's thing with that key.
-pub(crate) async fn one<N: Noun>(
-    db: &mut SqliteConnection,
-    org: &Name,
-    key: &str,
-) -> Result<Option<N>, StoreError> {
-    let row: Option<N::Row> = sqlx::query_as(N::ONE).bind(org.as_str()).bind(key).fetch_optional(db).await?;
+pub(crate) async fn one<N: Noun>(db: &mut Conn, org: &Name, key: &str) -> Result<Option<N>, StoreError> {
+    let row: Option<N::Row> = sql::query_as(N::ONE).bind(org.as_str()).bind(key).fetch_optional(db).await?;
     row.map(N::try_from).transpose()
 }
 
 /// The org's things after a key.
 pub(crate) async fn page<N: Listed>(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     org: &Name,
     after: &str,
     limit: u32,
 ) -> Result<Vec<N>, StoreError> {
     let rows: Vec<N::Row> =
-        sqlx::query_as(N::PAGE).bind(org.as_str()).bind(after).bind(limit).fetch_all(db).await?;
+        sql::query_as(N::PAGE).bind(org.as_str()).bind(after).bind(limit).fetch_all(db).await?;
     rows.into_iter().map(N::try_from).collect()
 }
 
 /// Narrows a query to these tenants; `None`: to none in particular.
-fn push_within(query: &mut QueryBuilder<Sqlite>, tenants: Option<&[Name]>) {
+fn push_within(query: &mut Sql, tenants: Option<&[Name]>) {
     let Some(tenants) = tenants else { return };
-    query.push(" AND tenant IN (");
-    let mut list = query.separated(", ");
-    for tenant in tenants {
-        list.push_bind(tenant.as_str().to_owned());
-    }
-    query.push(")");
+    query.push(" AND tenant IN (").push_list(tenants.iter().map(Name::as_str)).push(")");
 }
 
-/// SQLite has no unsigned integers; ours (times, versions, counts) stay far below the limit.
+/// The databases have no unsigned integers; ours (times, versions, counts) stay far below the limit.
 pub(crate) fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }

@@ -5,9 +5,8 @@ use oakallow_policy::pin::ChangedDefinition;
 use oakallow_policy::ruleset::Unregistered;
 use oakallow_policy::timestamp::UnixMs;
 use serde::Serialize;
-use sqlx::SqliteConnection;
 
-use super::{StoreError, signed, unsigned};
+use super::{Conn, StoreError, signed, sql, unsigned};
 
 /// What an org decides for itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -33,8 +32,8 @@ pub(crate) struct Versions {
 }
 
 /// Creates an org if it does not exist; says whether it did not.
-pub(crate) async fn insert(db: &mut SqliteConnection, org: &Name, now: UnixMs) -> Result<bool, StoreError> {
-    let done = sqlx::query("INSERT INTO orgs (id, created_at) VALUES (?, ?) ON CONFLICT (id) DO NOTHING")
+pub(crate) async fn insert(db: &mut Conn, org: &Name, now: UnixMs) -> Result<bool, StoreError> {
+    let done = sql::query("INSERT INTO orgs (id, created_at) VALUES (?, ?) ON CONFLICT (id) DO NOTHING")
         .bind(org.as_str())
         .bind(signed(now))
         .execute(db)
@@ -42,9 +41,9 @@ pub(crate) async fn insert(db: &mut SqliteConnection, org: &Name, now: UnixMs) -
     Ok(done.rows_affected() == 1)
 }
 
-pub(crate) async fn versions(db: &mut SqliteConnection, org: &Name) -> Result<Versions, StoreError> {
+pub(crate) async fn versions(db: &mut Conn, org: &Name) -> Result<Versions, StoreError> {
     let (policy, catalog): (i64, i64) =
-        sqlx::query_as("SELECT policy_version, catalog_version FROM orgs WHERE id = ?")
+        sql::query_as("SELECT policy_version, catalog_version FROM orgs WHERE id = ?")
             .bind(org.as_str())
             .fetch_one(db)
             .await?;
@@ -52,32 +51,28 @@ pub(crate) async fn versions(db: &mut SqliteConnection, org: &Name) -> Result<Ve
 }
 
 /// Makes a new policy version. `tenant`: only that tenant's rules changed.
-pub(crate) async fn bump(
-    db: &mut SqliteConnection,
-    org: &Name,
-    tenant: Option<&Name>,
-) -> Result<u64, StoreError> {
-    let version: i64 = sqlx::query_scalar(
+pub(crate) async fn bump(db: &mut Conn, org: &Name, tenant: Option<&Name>) -> Result<u64, StoreError> {
+    let version: i64 = sql::query_scalar(
         "UPDATE orgs SET policy_version = policy_version + 1 WHERE id = ? RETURNING policy_version",
     )
     .bind(org.as_str())
     .fetch_one(&mut *db)
     .await?;
     let stamp = match tenant {
-        Some(tenant) => sqlx::query("UPDATE tenants SET rules_version = ? WHERE org = ? AND id = ?")
+        Some(tenant) => sql::query("UPDATE tenants SET rules_version = ? WHERE org = ? AND id = ?")
             .bind(version)
             .bind(org.as_str())
             .bind(tenant.as_str()),
         None => {
-            sqlx::query("UPDATE orgs SET catalog_version = ? WHERE id = ?").bind(version).bind(org.as_str())
+            sql::query("UPDATE orgs SET catalog_version = ? WHERE id = ?").bind(version).bind(org.as_str())
         }
     };
     stamp.execute(db).await?;
     Ok(unsigned(version))
 }
 
-pub(crate) async fn settings(db: &mut SqliteConnection, org: &Name) -> Result<Settings, StoreError> {
-    let (unregistered, changed, timeout, high_risk, unbound): (String, String, i64, bool, bool) = sqlx::query_as(
+pub(crate) async fn settings(db: &mut Conn, org: &Name) -> Result<Settings, StoreError> {
+    let (unregistered, changed, timeout, high_risk, unbound): (String, String, i64, bool, bool) = sql::query_as(
         "SELECT unregistered, changed_definition, approval_timeout_s, approver_keys_decide_high_risk, unbound_tokens_high_risk
          FROM orgs WHERE id = ?",
     )
@@ -94,12 +89,8 @@ pub(crate) async fn settings(db: &mut SqliteConnection, org: &Name) -> Result<Se
     })
 }
 
-pub(crate) async fn set_settings(
-    db: &mut SqliteConnection,
-    org: &Name,
-    settings: &Settings,
-) -> Result<(), StoreError> {
-    sqlx::query(
+pub(crate) async fn set_settings(db: &mut Conn, org: &Name, settings: &Settings) -> Result<(), StoreError> {
+    sql::query(
         "UPDATE orgs SET unregistered = ?, changed_definition = ?, approval_timeout_s = ?, approver_keys_decide_high_risk = ?,
                 unbound_tokens_high_risk = ? WHERE id = ?",
     )

@@ -3,9 +3,9 @@
 use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
 use oakallow_policy::wire::Heartbeat;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{Listed, Noun, StoreError, signed, unsigned};
+use super::{Conn, Listed, Noun, StoreError, signed, sql, unsigned};
 
 /// An enrolled proxy.
 #[derive(Debug, Clone)]
@@ -123,9 +123,9 @@ impl Listed for Proxy {
     }
 }
 
-pub(crate) async fn insert(db: &mut SqliteConnection, proxy: &Proxy) -> Result<(), StoreError> {
+pub(crate) async fn insert(db: &mut Conn, proxy: &Proxy) -> Result<(), StoreError> {
     let tenants = proxy.tenants.as_ref().map(serde_json::to_string).transpose()?;
-    sqlx::query(
+    sql::query(
         "INSERT INTO proxies (id, org, name, public_key, audiences, tenants, version, enrolled_at)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     )
@@ -143,20 +143,15 @@ pub(crate) async fn insert(db: &mut SqliteConnection, proxy: &Proxy) -> Result<(
 }
 
 /// Removes a proxy and revokes its key; says whether it was there.
-pub(crate) async fn revoke(
-    db: &mut SqliteConnection,
-    org: &Name,
-    id: &str,
-    now: UnixMs,
-) -> Result<bool, StoreError> {
-    sqlx::query("UPDATE keys SET revoked_at = ? WHERE org = ? AND proxy_id = ? AND revoked_at IS NULL")
+pub(crate) async fn revoke(db: &mut Conn, org: &Name, id: &str, now: UnixMs) -> Result<bool, StoreError> {
+    sql::query("UPDATE keys SET revoked_at = ? WHERE org = ? AND proxy_id = ? AND revoked_at IS NULL")
         .bind(signed(now))
         .bind(org.as_str())
         .bind(id)
         .execute(&mut *db)
         .await?;
     let done =
-        sqlx::query("UPDATE proxies SET revoked_at = ? WHERE org = ? AND id = ? AND revoked_at IS NULL")
+        sql::query("UPDATE proxies SET revoked_at = ? WHERE org = ? AND id = ? AND revoked_at IS NULL")
             .bind(signed(now))
             .bind(org.as_str())
             .bind(id)
@@ -166,12 +161,12 @@ pub(crate) async fn revoke(
 }
 
 pub(crate) async fn beat(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     proxy: &Proxy,
     beat: &Heartbeat,
     now: UnixMs,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "UPDATE proxies SET version = ?, seen_at = ?, policy_version = ?, spool_depth = ?, head_seq = ?,
                 head_hash = ?, held_calls = ? WHERE org = ? AND id = ?",
     )
@@ -200,9 +195,9 @@ pub(crate) struct JoinToken {
     pub(crate) expires_at: UnixMs,
 }
 
-pub(crate) async fn insert_join(db: &mut SqliteConnection, token: &JoinToken) -> Result<(), StoreError> {
+pub(crate) async fn insert_join(db: &mut Conn, token: &JoinToken) -> Result<(), StoreError> {
     let tenants = token.tenants.as_ref().map(serde_json::to_string).transpose()?;
-    sqlx::query(
+    sql::query(
         "INSERT INTO join_tokens (hash, org, audiences, tenants, created_by, created_at, expires_at)
          VALUES (?, ?, ?, ?, ?, ?, ?)",
     )
@@ -228,17 +223,26 @@ struct JoinRow {
     expires_at: i64,
 }
 
+/// The org whose join token it is; one of the queries without an org, since it is what finds the org.
+pub(crate) async fn org_of_join(db: &mut Conn, hash: &str) -> Result<Option<Name>, StoreError> {
+    let org: Option<String> =
+        sql::query_scalar("SELECT org FROM join_tokens WHERE hash = ?").bind(hash).fetch_optional(db).await?;
+    super::opt_name("join_tokens", "org", org.as_deref())
+}
+
 /// Uses a join token: of any number of attempts, one gets it. `None`: unknown, used, or expired.
 pub(crate) async fn use_join(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
+    org: &Name,
     hash: &str,
     now: UnixMs,
 ) -> Result<Option<JoinToken>, StoreError> {
-    let row: Option<JoinRow> = sqlx::query_as(
-        "UPDATE join_tokens SET used_at = ? WHERE hash = ? AND used_at IS NULL AND expires_at > ?
+    let row: Option<JoinRow> = sql::query_as(
+        "UPDATE join_tokens SET used_at = ? WHERE org = ? AND hash = ? AND used_at IS NULL AND expires_at > ?
          RETURNING org, audiences, tenants, created_by, created_at, expires_at",
     )
     .bind(signed(now))
+    .bind(org.as_str())
     .bind(hash)
     .bind(signed(now))
     .fetch_optional(db)

@@ -1,19 +1,18 @@
 //! Redeemed token ids: who came first.
 
 use oakallow_policy::timestamp::UnixMs;
-use sqlx::SqliteConnection;
 
-use super::{StoreError, signed};
+use super::{Conn, StoreError, signed, sql};
 
 /// Redeems a token id. Of any number of attempts exactly one gets `true`.
 pub(crate) async fn redeem(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     org: &str,
     jti: &str,
     now: UnixMs,
     keep_until: UnixMs,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query(
+    let done = sql::query(
         "INSERT INTO redemptions (org, jti, redeemed_ms, keep_until_ms) VALUES (?, ?, ?, ?) \
          ON CONFLICT DO NOTHING",
     )
@@ -27,10 +26,8 @@ pub(crate) async fn redeem(
 }
 
 /// Forgets those whose token cannot pass verification any more.
-pub(crate) async fn delete_past(conn: &mut SqliteConnection, now: UnixMs) -> Result<u64, StoreError> {
-    let done = sqlx::query("DELETE FROM redemptions WHERE keep_until_ms < ?")
-        .bind(signed(now))
-        .execute(conn)
-        .await?;
+pub(crate) async fn delete_past(conn: &mut Conn, now: UnixMs) -> Result<u64, StoreError> {
+    let done =
+        sql::query("DELETE FROM redemptions WHERE keep_until_ms < ?").bind(signed(now)).execute(conn).await?;
     Ok(done.rows_affected())
 }

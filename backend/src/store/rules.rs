@@ -4,9 +4,9 @@ use oakallow_policy::Rule;
 use oakallow_policy::id::Name;
 use oakallow_policy::rule::Permission;
 use oakallow_policy::timestamp::UnixMs;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{Noun, StoreError, signed, unsigned};
+use super::{Conn, Noun, StoreError, signed, sql, unsigned};
 
 /// A rule with its times.
 #[derive(Debug, Clone)]
@@ -71,9 +71,9 @@ impl Noun for Stored {
 }
 
 /// Stores a new rule. A unique violation: [`same_selector`] names the other one.
-pub(crate) async fn insert(db: &mut SqliteConnection, org: &Name, stored: &Stored) -> Result<(), StoreError> {
+pub(crate) async fn insert(db: &mut Conn, org: &Name, stored: &Stored) -> Result<(), StoreError> {
     let rule = &stored.rule;
-    sqlx::query(
+    sql::query(
         "INSERT INTO rules (id, org, tenant, resource, tool, method, permission, guardrail, created_at,
                             updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
@@ -93,9 +93,9 @@ pub(crate) async fn insert(db: &mut SqliteConnection, org: &Name, stored: &Store
 }
 
 /// Changes what a rule selects and says; its scope stays.
-pub(crate) async fn update(db: &mut SqliteConnection, org: &Name, stored: &Stored) -> Result<(), StoreError> {
+pub(crate) async fn update(db: &mut Conn, org: &Name, stored: &Stored) -> Result<(), StoreError> {
     let rule = &stored.rule;
-    sqlx::query(
+    sql::query(
         "UPDATE rules SET resource = ?, tool = ?, method = ?, permission = ?, guardrail = ?, updated_at = ?
          WHERE org = ? AND id = ?",
     )
@@ -114,11 +114,11 @@ pub(crate) async fn update(db: &mut SqliteConnection, org: &Name, stored: &Store
 
 /// The id of the rule with that scope and selector.
 pub(crate) async fn same_selector(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     org: &Name,
     rule: &Rule,
 ) -> Result<Option<String>, StoreError> {
-    Ok(sqlx::query_scalar(
+    Ok(sql::query_scalar(
         "SELECT id FROM rules WHERE org = ? AND COALESCE(tenant, '') = ? AND COALESCE(resource, '') = ?
                 AND COALESCE(tool, '') = ? AND COALESCE(method, '') = ?",
     )
@@ -131,18 +131,14 @@ pub(crate) async fn same_selector(
     .await?)
 }
 
-pub(crate) async fn delete(db: &mut SqliteConnection, org: &Name, id: &str) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM rules WHERE org = ? AND id = ?").bind(org.as_str()).bind(id).execute(db).await?;
+pub(crate) async fn delete(db: &mut Conn, org: &Name, id: &str) -> Result<(), StoreError> {
+    sql::query("DELETE FROM rules WHERE org = ? AND id = ?").bind(org.as_str()).bind(id).execute(db).await?;
     Ok(())
 }
 
 /// Deletes all rules of a scope (`None`: the org's own); returns how many there were.
-pub(crate) async fn clear(
-    db: &mut SqliteConnection,
-    org: &Name,
-    tenant: Option<&Name>,
-) -> Result<u64, StoreError> {
-    let done = sqlx::query("DELETE FROM rules WHERE org = ? AND COALESCE(tenant, '') = ?")
+pub(crate) async fn clear(db: &mut Conn, org: &Name, tenant: Option<&Name>) -> Result<u64, StoreError> {
+    let done = sql::query("DELETE FROM rules WHERE org = ? AND COALESCE(tenant, '') = ?")
         .bind(org.as_str())
         .bind(tenant.map(Name::as_str).unwrap_or_default())
         .execute(db)
@@ -152,11 +148,11 @@ pub(crate) async fn clear(
 
 /// The rules of one scope (`None`: the org's own), ready to be compiled.
 pub(crate) async fn of_scope(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     org: &Name,
     tenant: Option<&Name>,
 ) -> Result<Vec<Rule>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(select!("WHERE org = ? AND COALESCE(tenant, '') = ? ORDER BY id"))
+    let rows: Vec<Row> = sql::query_as(select!("WHERE org = ? AND COALESCE(tenant, '') = ? ORDER BY id"))
         .bind(org.as_str())
         .bind(tenant.map(Name::as_str).unwrap_or_default())
         .fetch_all(db)
@@ -173,7 +169,7 @@ pub(crate) enum Scope<'a> {
 }
 
 pub(crate) async fn list(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     org: &Name,
     scope: Scope<'_>,
     after: &str,
@@ -184,7 +180,7 @@ pub(crate) async fn list(
         Scope::Org => (false, ""),
         Scope::Tenant(tenant) => (false, tenant.as_str()),
     };
-    let rows: Vec<Row> = sqlx::query_as(select!(
+    let rows: Vec<Row> = sql::query_as(select!(
         "WHERE org = ? AND (? OR COALESCE(tenant, '') = ?) AND id > ? ORDER BY id LIMIT ?"
     ))
     .bind(org.as_str())

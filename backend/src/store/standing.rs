@@ -1,8 +1,8 @@
 //! How much there is of what operators watch, over all orgs.
 
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{StoreError, signed};
+use super::{Conn, StoreError, signed, sql};
 use oakallow_policy::timestamp::UnixMs;
 
 /// Numbers for the metrics.
@@ -15,10 +15,10 @@ pub(crate) struct Standing {
 }
 
 /// Now. Cheap however much is stored: chains are numbered without gaps, so their heads say how long they are.
-pub(crate) async fn standing(db: &mut SqliteConnection, now: UnixMs) -> Result<Standing, StoreError> {
-    let standing = sqlx::query_as(
+pub(crate) async fn standing(db: &mut Conn, now: UnixMs) -> Result<Standing, StoreError> {
+    let standing = sql::query_as(
         "SELECT (SELECT COUNT(*) FROM approvals WHERE status = 'pending' AND expires_ms > ?) AS approvals_pending, \
-         (SELECT COALESCE(SUM(seq), 0) FROM chain_heads) AS audit_events, \
+         (SELECT CAST(COALESCE(SUM(seq), 0) AS BIGINT) FROM chain_heads) AS audit_events, \
          (SELECT COALESCE(MAX(seq), 0) FROM feed) AS feed_seq, \
          (SELECT COUNT(*) FROM proxies WHERE revoked_at IS NULL) AS proxies",
     )

@@ -2,9 +2,9 @@
 
 use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{Listed, Noun, StoreError, signed, unsigned};
+use super::{Conn, Listed, Noun, StoreError, signed, sql, unsigned};
 
 /// A tenant as stored.
 #[derive(Debug, Clone)]
@@ -54,12 +54,12 @@ impl Listed for Tenant {
 
 /// Creates a tenant; its rules are as of `version`.
 pub(crate) async fn insert(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     org: &Name,
     tenant: &Tenant,
     version: u64,
 ) -> Result<(), StoreError> {
-    sqlx::query(
+    sql::query(
         "INSERT INTO tenants (org, id, name, rules_version, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)",
     )
     .bind(org.as_str())
@@ -73,8 +73,8 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-pub(crate) async fn rename(db: &mut SqliteConnection, org: &Name, tenant: &Tenant) -> Result<(), StoreError> {
-    sqlx::query("UPDATE tenants SET name = ?, updated_at = ? WHERE org = ? AND id = ?")
+pub(crate) async fn rename(db: &mut Conn, org: &Name, tenant: &Tenant) -> Result<(), StoreError> {
+    sql::query("UPDATE tenants SET name = ?, updated_at = ? WHERE org = ? AND id = ?")
         .bind(&tenant.name)
         .bind(signed(tenant.updated_at))
         .bind(org.as_str())
@@ -85,8 +85,8 @@ pub(crate) async fn rename(db: &mut SqliteConnection, org: &Name, tenant: &Tenan
 }
 
 /// Deletes a tenant with its rules; says whether it was there.
-pub(crate) async fn delete(db: &mut SqliteConnection, org: &Name, id: &Name) -> Result<bool, StoreError> {
-    let done = sqlx::query("DELETE FROM tenants WHERE org = ? AND id = ?")
+pub(crate) async fn delete(db: &mut Conn, org: &Name, id: &Name) -> Result<bool, StoreError> {
+    let done = sql::query("DELETE FROM tenants WHERE org = ? AND id = ?")
         .bind(org.as_str())
         .bind(id.as_str())
         .execute(db)
@@ -95,8 +95,8 @@ pub(crate) async fn delete(db: &mut SqliteConnection, org: &Name, id: &Name) -> 
 }
 
 /// All ids of an org's tenants.
-pub(crate) async fn ids(db: &mut SqliteConnection, org: &Name) -> Result<Vec<Name>, StoreError> {
-    let ids: Vec<String> = sqlx::query_scalar("SELECT id FROM tenants WHERE org = ? ORDER BY id")
+pub(crate) async fn ids(db: &mut Conn, org: &Name) -> Result<Vec<Name>, StoreError> {
+    let ids: Vec<String> = sql::query_scalar("SELECT id FROM tenants WHERE org = ? ORDER BY id")
         .bind(org.as_str())
         .fetch_all(db)
         .await?;
@@ -104,13 +104,9 @@ pub(crate) async fn ids(db: &mut SqliteConnection, org: &Name) -> Result<Vec<Nam
 }
 
 /// The version of the last change of a tenant's rules; `None` when there is no such tenant.
-pub(crate) async fn rules_version(
-    db: &mut SqliteConnection,
-    org: &Name,
-    id: &Name,
-) -> Result<Option<u64>, StoreError> {
+pub(crate) async fn rules_version(db: &mut Conn, org: &Name, id: &Name) -> Result<Option<u64>, StoreError> {
     let version: Option<i64> =
-        sqlx::query_scalar("SELECT rules_version FROM tenants WHERE org = ? AND id = ?")
+        sql::query_scalar("SELECT rules_version FROM tenants WHERE org = ? AND id = ?")
             .bind(org.as_str())
             .bind(id.as_str())
             .fetch_optional(db)

@@ -5,9 +5,9 @@ use oakallow_policy::id::Name;
 use oakallow_policy::rule::Permission;
 use oakallow_policy::timestamp::UnixMs;
 use oakallow_policy::tool::{ApprovalSettings, RiskLevel};
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{Noun, StoreError, signed, unsigned};
+use super::{Conn, Noun, StoreError, signed, sql, unsigned};
 
 /// Whether somebody registered it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -114,21 +114,16 @@ impl Noun for Stored {
 }
 
 /// Stores a registered tool, in the place of the one of that name, or of its draft.
-pub(crate) async fn put(
-    db: &mut SqliteConnection,
-    org: &Name,
-    tool: &Tool,
-    now: UnixMs,
-) -> Result<(), StoreError> {
+pub(crate) async fn put(db: &mut Conn, org: &Name, tool: &Tool, now: UnixMs) -> Result<(), StoreError> {
     // It may have moved to another audience.
-    sqlx::query("DELETE FROM tools WHERE org = ? AND name = ? AND status = 'active' AND audience <> ?")
+    sql::query("DELETE FROM tools WHERE org = ? AND name = ? AND status = 'active' AND audience <> ?")
         .bind(org.as_str())
         .bind(tool.name.as_str())
         .bind(tool.audience.as_str())
         .execute(&mut *db)
         .await?;
     let schema = tool.parameter_schema.as_ref().map(serde_json::to_string).transpose()?;
-    sqlx::query(
+    sql::query(
         "INSERT INTO tools (org, name, audience, status, description, category, risk_level,
                             parameter_schema, default_permission, approved, enabled, resource,
                             approval_timeout_s, approval_levels, created_at, updated_at)
@@ -163,12 +158,8 @@ pub(crate) async fn put(
 
 /// Notes a tool that nobody registered; says whether it is news. Nothing is noted once the org has
 /// `max` drafts since `since`.
-pub(crate) async fn draft(
-    db: &mut SqliteConnection,
-    org: &Name,
-    seen: &Seen<'_>,
-) -> Result<bool, StoreError> {
-    let done = sqlx::query(
+pub(crate) async fn draft(db: &mut Conn, org: &Name, seen: &Seen<'_>) -> Result<bool, StoreError> {
+    let done = sql::query(
         "INSERT INTO tools (org, name, audience, status, risk_level, created_at, updated_at)
          SELECT ?, ?, ?, 'draft', ?, ?, ?
          WHERE (SELECT COUNT(*) FROM tools WHERE org = ? AND status = 'draft' AND created_at > ?) < ?
@@ -199,13 +190,9 @@ pub(crate) struct Seen<'a> {
 }
 
 /// Deletes the registered tool of that name, else its drafts; says whether something was there.
-pub(crate) async fn delete(
-    db: &mut SqliteConnection,
-    org: &Name,
-    name: &Name,
-) -> Result<Option<Status>, StoreError> {
+pub(crate) async fn delete(db: &mut Conn, org: &Name, name: &Name) -> Result<Option<Status>, StoreError> {
     for status in [Status::Active, Status::Draft] {
-        let done = sqlx::query("DELETE FROM tools WHERE org = ? AND name = ? AND status = ?")
+        let done = sql::query("DELETE FROM tools WHERE org = ? AND name = ? AND status = ?")
             .bind(org.as_str())
             .bind(name.as_str())
             .bind(status.as_str())
@@ -220,13 +207,13 @@ pub(crate) async fn delete(
 
 /// The tools after (`after_name`, `after_audience`), drafts included unless a status is asked for.
 pub(crate) async fn list(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     org: &Name,
     status: Option<Status>,
     after: (&str, &str),
     limit: u32,
 ) -> Result<Vec<Stored>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(select!(
+    let rows: Vec<Row> = sql::query_as(select!(
         "WHERE org = ? AND (? = '' OR status = ?) AND (name > ? OR (name = ? AND audience > ?))
          ORDER BY name, audience LIMIT ?"
     ))
@@ -243,8 +230,8 @@ pub(crate) async fn list(
 }
 
 /// All registered tools of an org.
-pub(crate) async fn all_active(db: &mut SqliteConnection, org: &Name) -> Result<Vec<Tool>, StoreError> {
-    let rows: Vec<Row> = sqlx::query_as(select!("WHERE org = ? AND status = 'active' ORDER BY name"))
+pub(crate) async fn all_active(db: &mut Conn, org: &Name) -> Result<Vec<Tool>, StoreError> {
+    let rows: Vec<Row> = sql::query_as(select!("WHERE org = ? AND status = 'active' ORDER BY name"))
         .bind(org.as_str())
         .fetch_all(db)
         .await?;
@@ -253,11 +240,11 @@ pub(crate) async fn all_active(db: &mut SqliteConnection, org: &Name) -> Result<
 
 /// A tool in that category, if there is one.
 pub(crate) async fn in_category(
-    db: &mut SqliteConnection,
+    db: &mut Conn,
     org: &Name,
     category: &Name,
 ) -> Result<Option<String>, StoreError> {
-    Ok(sqlx::query_scalar("SELECT name FROM tools WHERE org = ? AND category = ? ORDER BY name LIMIT 1")
+    Ok(sql::query_scalar("SELECT name FROM tools WHERE org = ? AND category = ? ORDER BY name LIMIT 1")
         .bind(org.as_str())
         .bind(category.as_str())
         .fetch_optional(db)

@@ -2,9 +2,9 @@
 
 use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
-use sqlx::{FromRow, SqliteConnection};
+use sqlx::FromRow;
 
-use super::{StoreError, signed};
+use super::{Conn, StoreError, signed, sql};
 
 /// A person of an org.
 #[derive(Debug, Clone, FromRow)]
@@ -16,13 +16,8 @@ pub(crate) struct User {
     pub(crate) role: String,
 }
 
-pub(crate) async fn insert(
-    db: &mut SqliteConnection,
-    org: &Name,
-    user: &User,
-    now: UnixMs,
-) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO users (id, org, email, role, created_at) VALUES (?, ?, ?, ?, ?)")
+pub(crate) async fn insert(db: &mut Conn, org: &Name, user: &User, now: UnixMs) -> Result<(), StoreError> {
+    sql::query("INSERT INTO users (id, org, email, role, created_at) VALUES (?, ?, ?, ?, ?)")
         .bind(&user.id)
         .bind(org.as_str())
         .bind(&user.email)
@@ -33,24 +28,16 @@ pub(crate) async fn insert(
     Ok(())
 }
 
-pub(crate) async fn by_email(
-    db: &mut SqliteConnection,
-    org: &Name,
-    email: &str,
-) -> Result<Option<User>, StoreError> {
-    Ok(sqlx::query_as("SELECT id, email, role FROM users WHERE org = ? AND email = ?")
+pub(crate) async fn by_email(db: &mut Conn, org: &Name, email: &str) -> Result<Option<User>, StoreError> {
+    Ok(sql::query_as("SELECT id, email, role FROM users WHERE org = ? AND email = ?")
         .bind(org.as_str())
         .bind(email)
         .fetch_optional(db)
         .await?)
 }
 
-pub(crate) async fn by_id(
-    db: &mut SqliteConnection,
-    org: &Name,
-    id: &str,
-) -> Result<Option<User>, StoreError> {
-    Ok(sqlx::query_as("SELECT id, email, role FROM users WHERE org = ? AND id = ?")
+pub(crate) async fn by_id(db: &mut Conn, org: &Name, id: &str) -> Result<Option<User>, StoreError> {
+    Ok(sql::query_as("SELECT id, email, role FROM users WHERE org = ? AND id = ?")
         .bind(org.as_str())
         .bind(id)
         .fetch_optional(db)

@@ -1,22 +1,23 @@
 //! Who said yes to an approval that takes several people.
 
+use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
-use sqlx::SqliteConnection;
 
-use super::{StoreError, signed};
+use super::{Conn, StoreError, signed, sql};
 
 /// Counts a person's yes to a pending approval. `false`: they said yes before.
 pub(crate) async fn vote(
-    conn: &mut SqliteConnection,
-    id: &str,
+    conn: &mut Conn,
+    (org, id): (&Name, &str),
     person: &str,
     note: Option<&str>,
     now: UnixMs,
 ) -> Result<bool, StoreError> {
-    let done = sqlx::query(
-        "INSERT INTO approval_votes (approval_id, person, note, voted_ms) VALUES (?, ?, ?, ?) \
+    let done = sql::query(
+        "INSERT INTO approval_votes (org, approval_id, person, note, voted_ms) VALUES (?, ?, ?, ?, ?) \
          ON CONFLICT DO NOTHING",
     )
+    .bind(org.as_str())
     .bind(id)
     .bind(person)
     .bind(note)
@@ -27,11 +28,13 @@ pub(crate) async fn vote(
 }
 
 /// Who said yes so far.
-pub(crate) async fn voters(conn: &mut SqliteConnection, id: &str) -> Result<Vec<String>, StoreError> {
-    let voters =
-        sqlx::query_scalar("SELECT person FROM approval_votes WHERE approval_id = ? ORDER BY voted_ms")
-            .bind(id)
-            .fetch_all(conn)
-            .await?;
+pub(crate) async fn voters(conn: &mut Conn, (org, id): (&Name, &str)) -> Result<Vec<String>, StoreError> {
+    let voters = sql::query_scalar(
+        "SELECT person FROM approval_votes WHERE org = ? AND approval_id = ? ORDER BY voted_ms",
+    )
+    .bind(org.as_str())
+    .bind(id)
+    .fetch_all(conn)
+    .await?;
     Ok(voters)
 }

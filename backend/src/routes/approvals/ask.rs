@@ -13,7 +13,6 @@ use oakallow_policy::rule::Permission;
 use oakallow_policy::tool::RiskLevel;
 use oakallow_policy::wire::{ApprovalAnswer, ApprovalRequest, ProxyContext};
 use serde_json::{Value, json};
-use sqlx::SqliteConnection;
 
 use super::{ApprovalView, must_serve};
 use crate::answer::Json;
@@ -29,7 +28,7 @@ use crate::routes::permissions::CallFields;
 use crate::secrets::none_is_a_secret;
 use crate::state::App;
 use crate::store::keys::Key;
-use crate::store::{self, StoreError, agents, orgs};
+use crate::store::{self, Conn, StoreError, agents, orgs};
 
 /// The route of calls that come through REST.
 pub(crate) const REST_ROUTE: &str = "rest";
@@ -110,7 +109,7 @@ async fn ask_of_proxy(
     must_serve(proxy, &context.audience, request.tenant_id.as_ref())?;
     let policy = app.rulesets.policy(app, &org, None).await?;
     let tool = policy.tool(&request.tool_name).filter(|t| t.audience == context.audience);
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(&org).await?;
     let settings = orgs::settings(&mut db, &org).await?;
     let risk_level = tool.map_or(RiskLevel::Critical, |t| t.risk_level);
     let owner = match is_external(&context.principal) {
@@ -189,7 +188,7 @@ async fn ask_of_rest(
         Permission::Disabled => return Err(disabled(&decision)),
     }
     let hash = tool.map(|t| t.definition_hash()).transpose().map_err(|e| ApiError::internal(&e))?;
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(&org).await?;
     let settings = orgs::settings(&mut db, &org).await?;
     Ok(Ask {
         owner: credential.key.owner.clone(),
@@ -251,11 +250,7 @@ fn reason(reason: Option<String>) -> Result<Option<String>, ApiError> {
 }
 
 /// The person who answers for a principal that a proxy names.
-async fn owner_of(
-    db: &mut SqliteConnection,
-    org: &Name,
-    principal: &Name,
-) -> Result<Option<String>, StoreError> {
+async fn owner_of(db: &mut Conn, org: &Name, principal: &Name) -> Result<Option<String>, StoreError> {
     if let Some(owner) = agents::owner(db, org, principal).await? {
         return Ok(Some(owner));
     }

@@ -4,6 +4,10 @@ pub(crate) mod act;
 pub(crate) mod ask;
 pub(crate) mod read;
 
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
 use oakallow_policy::fingerprint::Fingerprint;
 use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::{self, UnixMs};
@@ -14,7 +18,20 @@ use serde_json::Value;
 
 use crate::auth::ProxyIdentity;
 use crate::error::ApiError;
+use crate::state::App;
 use crate::store::approvals::Approval;
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/approvals", get(read::list).post(ask::create))
+        .route("/v1/approvals/events", get(read::events))
+        .route("/v1/approvals/{id}", get(read::one))
+        .route("/v1/approvals/{id}/decide", post(act::decide))
+        .route("/v1/approvals/{id}/cancel", post(act::cancel))
+        .route("/v1/approvals/{id}/consume", post(act::consume))
+        .route("/v1/proxies/{id}/approvals", post(read::states))
+}
 
 /// An approval as the API shows it.
 #[derive(Debug, Serialize)]

@@ -63,7 +63,7 @@ pub(crate) async fn list(
     };
     viewer.narrow(&mut filter)?;
     let limit = page_limit(params.limit);
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(viewer.org()).await?;
     let rows = approvals::list(&mut db, viewer.org(), &filter, limit + 1).await?;
     let now = app.now();
     Ok(Json(Page::new(rows, limit, |a| a.id.clone()).map(|a| ApprovalView::new(a, now))))
@@ -112,7 +112,7 @@ pub(crate) async fn one(
 
 /// The approval, if this viewer may see it; what may not be seen does not exist.
 async fn seen(app: &App, viewer: &Viewer, id: &str) -> Result<Approval, ApiError> {
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(viewer.org()).await?;
     approvals::find(&mut db, viewer.org(), id)
         .await?
         .filter(|approval| viewer.may_see(approval))
@@ -137,12 +137,14 @@ async fn exact_for(
     approval: &Approval,
 ) -> Result<Option<serde_json::Value>, ApiError> {
     let Some(decider) = viewer.decider(app).await? else { return Ok(None) };
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(&approval.org).await?;
     let settings = orgs::settings(&mut db, &approval.org).await?;
     if decide::eligible(approval, &decider, settings.approver_keys_decide_high_risk).is_err() {
         return Ok(None);
     }
-    let Some(sealed) = arguments::find(&mut db, &approval.id).await? else { return Ok(None) };
+    let Some(sealed) = arguments::find(&mut db, (&approval.org, &approval.id)).await? else {
+        return Ok(None);
+    };
     let plain = app
         .vault
         .open_arguments(&mut db, &approval.org, &approval.id, &sealed)
@@ -163,7 +165,7 @@ pub(crate) async fn states(
         return Err(ApiError::invalid_value("/ids", format!("At most {IDS_MAX} ids at once.")));
     }
     let now = app.now();
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(proxy.credential.org()).await?;
     let mut states = Vec::with_capacity(request.ids.len());
     for id in &request.ids {
         let found = approvals::find(&mut db, proxy.credential.org(), id).await?;
@@ -191,7 +193,7 @@ pub(crate) async fn events(
     let resume = headers.get("last-event-id").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
     let after = match resume {
         Some(after) => after,
-        None => feed::last_seq(&mut *app.db.read().await?, viewer.org()).await?,
+        None => feed::last_seq(&mut app.db.read(viewer.org()).await?, viewer.org()).await?,
     };
     let watch = Watch { app, viewer, changes, after, ready: VecDeque::new() };
     let stream = stream::unfold(watch, |mut watch| async move {
@@ -240,7 +242,7 @@ impl Watch {
     async fn read(&mut self) -> Result<bool, StoreError> {
         let org = self.viewer.org().clone();
         let lines = {
-            let mut db = self.app.db.read().await?;
+            let mut db = self.app.db.read(&org).await?;
             feed::after(&mut db, &org, self.after, FEED_PAGE).await?
         };
         let more = !lines.is_empty();
@@ -250,7 +252,7 @@ impl Watch {
         for line in lines {
             self.after = line.seq;
             let Change::Approval { state, .. } = line.change else { continue };
-            let mut db = self.app.db.read().await?;
+            let mut db = self.app.db.read(&org).await?;
             let Some(approval) = approvals::find(&mut db, &org, &state.id).await? else { continue };
             if !self.viewer.may_see(&approval) {
                 continue;

@@ -45,7 +45,7 @@ pub(crate) async fn list(
     if credential.key.audience.as_ref() != Some(&audience) {
         return Err(ApiError::forbidden("audience_not_allowed", "This key belongs to another audience."));
     }
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(credential.org()).await?;
     let keys = app
         .vault
         .token_keys(&mut db, credential.org(), &audience, app.now())

@@ -6,9 +6,23 @@ pub(crate) mod keys;
 pub(crate) mod mint;
 pub(crate) mod verify;
 
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post};
 use oakallow_policy::canonical::{base64url, unbase64url, unhex};
 
 use crate::error::ApiError;
+use crate::state::App;
+
+/// Its endpoints.
+pub(crate) fn router() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/tokens/mint", post(mint::mint))
+        .route("/v1/tokens/verify", post(verify::verify))
+        .route("/v1/audiences/{audience}/keys", get(keys::list))
+        .route("/v1/token-keys/rotate", post(keys::rotate))
+}
 
 /// A digest in the form in which tokens carry it, from hexadecimal or base64url.
 fn digest(pointer: &str, text: &str) -> Result<String, ApiError> {

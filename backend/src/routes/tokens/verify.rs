@@ -76,7 +76,7 @@ pub(crate) async fn verify(
     let org = credential.org();
     let now = app.now();
     let keys = {
-        let mut db = app.db.read().await?;
+        let mut db = app.db.read(org).await?;
         app.vault.token_keys(&mut db, org, &audience, now).await.map_err(|e| ApiError::internal(&e))?
     };
     let claims = match token::verify(&request.token, &keys, &audience, now / 1_000) {
@@ -108,7 +108,7 @@ fn refused(reason: token::TokenError, presented: &str, audience: &str) -> String
 /// A proxy has seen body and arguments of the call that it signs for. Of a token that was minted here, only
 /// the tool server sees both.
 async fn minted_here(app: &App, org: &Name, claims: &Claims) -> Result<bool, ApiError> {
-    let mut db = app.db.read().await?;
+    let mut db = app.db.read(org).await?;
     Ok(audit::was_minted(&mut db, org, &claims.jti).await?)
 }
 

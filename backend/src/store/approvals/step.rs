@@ -4,9 +4,8 @@
 use oakallow_policy::approval;
 use oakallow_policy::fingerprint::Fingerprint;
 use oakallow_policy::timestamp::UnixMs;
-use sqlx::{AssertSqlSafe, SqliteConnection};
 
-use crate::store::{StoreError, signed};
+use crate::store::{Conn, StoreError, signed, sql};
 
 /// A step of [`approval::Step`], with what it writes. A final state (denied, expired, cancelled, consumed) has
 /// none.
@@ -84,14 +83,14 @@ fn statement(step: Step<'_>) -> String {
 
 /// Takes one step, if the state and the time allow it. `false`: nothing was changed.
 pub(crate) async fn transition(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     org: &str,
     id: &str,
     step: Step<'_>,
     now: UnixMs,
 ) -> Result<bool, StoreError> {
     // Made of our own words only.
-    let query = sqlx::query(AssertSqlSafe(statement(step))).bind(org).bind(id).bind(signed(now));
+    let query = sql::made(statement(step)).bind(org).bind(id).bind(signed(now));
     let query = match step {
         Step::Approve { by, note, consume_by } => query.bind(by).bind(note).bind(signed(consume_by)),
         Step::Deny { by, note } => query.bind(by).bind(note),
@@ -134,9 +133,9 @@ mod tests {
         }
     }
 
-    async fn store(conn: &mut SqliteConnection, status: ApprovalStatus, deadline: UnixMs) {
+    async fn store(conn: &mut Conn, status: ApprovalStatus, deadline: UnixMs) {
         let decided = status != ApprovalStatus::Pending;
-        sqlx::query(
+        sql::query(
             "INSERT INTO approvals (id, org, reference, status, fingerprint, principal, audience, tool, route, \
              risk_level, resolved_from, policy_version, txn, levels, created_ms, expires_ms, consume_by_ms) \
              VALUES ('apr', 'demo', 'REF', ?1, ?2, 'p', 'a', 't', 'r', 'low', 'l', 1, 'txn', 1, 0, ?3, ?4)",
@@ -156,21 +155,21 @@ mod tests {
     async fn the_database_takes_the_steps_of_the_table_and_no_others() {
         let dir = tempfile::tempdir().unwrap();
         let db = Db::open(dir.path()).await.unwrap();
-        let mut write = db.write.begin().await.unwrap();
-        sqlx::query("PRAGMA defer_foreign_keys = ON").execute(&mut *write).await.unwrap();
+        let mut write = db.begin("demo").await.unwrap();
+        sql::query("PRAGMA defer_foreign_keys = ON").execute(&mut write).await.unwrap();
         for status in STATUSES {
             for kind in approval::Step::ALL {
                 for deadline in [NOW - 1, NOW, NOW + 1] {
                     store(&mut write, status, deadline).await;
                     let moved = transition(&mut write, "demo", "apr", of(kind), NOW).await.unwrap();
-                    let now: String = sqlx::query_scalar("SELECT status FROM approvals")
-                        .fetch_one(&mut *write)
+                    let now: String = sql::query_scalar("SELECT status FROM approvals")
+                        .fetch_one(&mut write)
                         .await
                         .unwrap();
                     let expected = approval::after(status, kind, deadline <= NOW);
                     assert_eq!(moved, expected.is_some(), "{status:?} {kind:?} {deadline}");
                     assert_eq!(now, expected.unwrap_or(status).as_str(), "{status:?} {kind:?} {deadline}");
-                    sqlx::query("DELETE FROM approvals").execute(&mut *write).await.unwrap();
+                    sql::query("DELETE FROM approvals").execute(&mut write).await.unwrap();
                 }
             }
         }

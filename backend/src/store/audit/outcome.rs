@@ -1,9 +1,8 @@
 //! What became of a call, as the log tells it.
 
 use oakallow_policy::approval::Ran;
-use sqlx::{Row as _, SqliteConnection};
 
-use crate::store::StoreError;
+use crate::store::{Conn, StoreError, sql};
 
 /// What became of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,13 +38,13 @@ impl Outcome {
 /// What became of a call: the newest that is recorded of its life. An observation (`call.*`, by the proxy
 /// that let it through, when `source` names its chain) counts before a report (`execution.reported`).
 pub(crate) async fn outcome(
-    conn: &mut SqliteConnection,
+    conn: &mut Conn,
     org: &str,
     txn: &str,
     source: Option<&str>,
 ) -> Result<Outcome, StoreError> {
-    let row = sqlx::query(
-        "SELECT type, json_extract(body, '$.data.execution.result') AS result FROM events \
+    let row: Option<(String, Option<String>)> = sql::query_as(
+        "SELECT type, result FROM events \
          WHERE org = ?1 AND txn = ?2 AND (type = 'execution.reported' OR (type IN ('call.forwarded', \
          'call.completed', 'call.failed', 'call.unknown', 'call.not_forwarded', 'call.refused') \
          AND source = COALESCE(?3, source))) \
@@ -56,9 +55,8 @@ pub(crate) async fn outcome(
     .bind(source)
     .fetch_optional(conn)
     .await?;
-    let Some(row) = row else { return Ok(Outcome::Open) };
-    let reported: Option<String> = row.try_get("result")?;
-    Ok(match (row.try_get::<String, _>("type")?.as_str(), reported.as_deref()) {
+    let Some((kind, reported)) = row else { return Ok(Outcome::Open) };
+    Ok(match (kind.as_str(), reported.as_deref()) {
         // Only an intent so far.
         ("call.forwarded", _) => Outcome::Open,
         ("call.not_forwarded" | "call.refused", _) => Outcome::NotSent,
