@@ -1,14 +1,14 @@
 //! The decision, and nothing else: whether a tool call may run, and the values that prove it.
 //!
 //! In scope: the rule model, 12-level resolution, the compiled rule set, permits, execution tokens,
-//! canonical bytes and fingerprints, audit events and their chain, and the types that travel between
+//! canonical bytes and fingerprints, audit events, their chain and the Merkle log over them, and the types that travel between
 //! proxy, backend and edge worker.
 //!
 //! Out of scope: I/O, clocks, randomness, HTTP. Time (`unix_ms`) and random bytes are parameters, so
 //! the same code gives the same answer in a proxy, in the backend and in a wasm worker.
 //!
 //! Reading order: [`call`] → [`rule`], [`tool`] → [`ruleset`] → [`resolve`] → [`permit`] → [`token`],
-//! [`audit`]; [`life`] and [`approval`] say what may follow on what; [`document`] is the YAML form, [`wire`]
+//! [`audit`], [`merkle`]; [`life`] and [`approval`] say what may follow on what; [`document`] is the YAML form, [`wire`]
 //! the JSON form.
 
 pub mod annotation;
@@ -22,6 +22,7 @@ pub mod id;
 mod index;
 pub mod level;
 pub mod life;
+pub mod merkle;
 pub mod permit;
 pub mod pin;
 pub mod principal;
