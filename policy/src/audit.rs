@@ -12,6 +12,9 @@ use crate::rule::Permission;
 pub use chain::{ChainError, Chained, Head};
 
 mod chain;
+pub mod export;
+pub mod leave;
+pub mod verify;
 
 macro_rules! event_types {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
