@@ -59,6 +59,11 @@ pub mod audit {
     pub use crate::ledger::{Verified, VerifyError, verify};
 }
 
+/// What may be a tool's parameter schema.
+pub mod parameter_schema {
+    pub use crate::schema::check;
+}
+
 use clock::Random;
 use state::App;
 

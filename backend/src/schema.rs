@@ -14,7 +14,7 @@ pub(crate) const SCHEMA_BYTES_MAX: usize = 64 * 1024;
 const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 
 /// Refuses what is not a schema, is too long, or points outside of itself.
-pub(crate) fn check(schema: &Value) -> Result<(), String> {
+pub fn check(schema: &Value) -> Result<(), String> {
     let bytes = serde_json::to_vec(schema).map_or(usize::MAX, |text| text.len());
     if bytes > SCHEMA_BYTES_MAX {
         return Err(format!("the schema takes {bytes} bytes; {SCHEMA_BYTES_MAX} are allowed"));

@@ -6,12 +6,16 @@
 mod address;
 mod audit;
 mod backend;
+mod changes;
 mod check;
+mod client;
 mod data_dir;
 mod demo_tools;
 mod dev;
+mod differences;
 mod doctor;
 mod explain;
+mod import;
 mod kind;
 mod logs;
 mod policy_file;
@@ -54,6 +58,8 @@ enum Command {
     Explain(explain::Args),
     /// Look at a deployment from the agent's place: is there a way around the proxy?
     Doctor(doctor::Args),
+    /// Register the tools of an API that is described already
+    Import(import::Args),
     /// Work with policy documents
     Policy(policy_test::Args),
     /// Check the audit log
@@ -67,6 +73,8 @@ enum Done {
     Ok,
     /// It ran, and what it looked at is not in order.
     Findings,
+    /// It ran, and there are differences that it did not do away with.
+    Differences,
 }
 
 fn main() -> ExitCode {
@@ -75,6 +83,7 @@ fn main() -> ExitCode {
     match dispatch(Cli::parse().command) {
         Ok(Done::Ok) => ExitCode::SUCCESS,
         Ok(Done::Findings) => ExitCode::FAILURE,
+        Ok(Done::Differences) => ExitCode::from(2),
         Err(e) => {
             let _ = writeln!(io::stderr(), "error: {e:#}");
             ExitCode::FAILURE
@@ -92,6 +101,7 @@ fn dispatch(command: Command) -> anyhow::Result<Done> {
         Command::Explain(args) => explain::run(&args, &mut io::stdout()),
         Command::Audit(args) => audit::run(&args, &mut io::stdout()),
         Command::Doctor(args) => doctor::run(&args, &mut io::stdout()),
+        Command::Import(args) => import::run(&args, &mut io::stdout()),
         Command::Policy(args) => policy_test::run(&args, &mut io::stdout()),
     }
 }

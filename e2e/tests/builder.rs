@@ -1,0 +1,54 @@
+//! The guide's pages about registering tools and keeping a policy in files: their commands, as they are written,
+//! against `oakallow dev`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "test code")]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::Command;
+
+use oakallow_e2e::process::{oakallow, repository};
+use oakallow_e2e::readme::blocks;
+use oakallow_e2e::stack::Stack;
+
+/// Runs every `sh` block of a page, in order, in one directory; what each said. The last command of a block ends with
+/// the status that the block says of it.
+async fn run_page(stack: &Stack, page: &str) -> Vec<String> {
+    let text = fs::read_to_string(repository().join("docs/guide").join(page)).unwrap();
+    let bin = stack.dir().join("bin");
+    fs::create_dir(&bin).unwrap();
+    symlink(oakallow().get_program(), bin.join("oakallow")).unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let mut said = Vec::new();
+    for block in blocks(&text).into_iter().filter(|block| block.language == "sh") {
+        let mut command = Command::new("bash");
+        command.args(["-uo", "pipefail", "-c", &block.text]).current_dir(stack.dir());
+        command.envs(stack.envs()).env("PATH", &path).stdin(std::process::Stdio::null());
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().expect("bash");
+        let all = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert_eq!(output.status.code(), Some(promised(&block.text)), "{}\n{all}", block.text);
+        said.push(all);
+    }
+    said
+}
+
+/// `# exits with 2: …`
+fn promised(block: &str) -> i32 {
+    let said = block.split("# exits with ").nth(1);
+    said.map_or(0, |said| said.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap())
+}
+
+#[tokio::test]
+async fn the_page_about_imports_does_what_it_says() {
+    let stack = Stack::start().await;
+    let said = run_page(&stack, "import.md").await;
+    let [planned, imported, script] = said.as_slice() else { panic!("{said:#?}") };
+    assert!(planned.contains("4 to create") && planned.contains("say --yes"), "{planned}");
+    assert!(imported.contains("Done.") && imported.contains("3 unchanged"), "{imported}");
+    assert_eq!(script.matches("unchanged").count(), 3, "{script}");
+    let tool = stack.control().management().get("/v1/tools/deletePet").await.body;
+    assert_eq!(
+        (&tool["risk_level"], &tool["default_permission"]),
+        (&"high".into(), &"requires_approval".into())
+    );
+}
