@@ -70,6 +70,11 @@ pub(crate) struct BackendArgs {
 }
 
 impl BackendArgs {
+    /// The variable that may hold the key.
+    pub(crate) fn key_env(&self) -> &str {
+        &self.key_env
+    }
+
     /// A client, with the key read from where it is.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
         let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;

@@ -32,9 +32,9 @@ async fn run_page(stack: &Stack, page: &str) -> Vec<String> {
     said
 }
 
-/// `# exits with 2: …`
+/// `# exits with 2: …`; of several, the last.
 fn promised(block: &str) -> i32 {
-    let said = block.split("# exits with ").nth(1);
+    let said = block.split("# exits with ").skip(1).last();
     said.map_or(0, |said| said.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap())
 }
 
@@ -42,9 +42,10 @@ fn promised(block: &str) -> i32 {
 async fn the_page_about_imports_does_what_it_says() {
     let stack = Stack::start().await;
     let said = run_page(&stack, "import.md").await;
-    let [planned, imported, script] = said.as_slice() else { panic!("{said:#?}") };
+    let [planned, imported, listed, script] = said.as_slice() else { panic!("{said:#?}") };
     assert!(planned.contains("4 to create") && planned.contains("say --yes"), "{planned}");
     assert!(imported.contains("Done.") && imported.contains("3 unchanged"), "{imported}");
+    assert!(listed.contains("0 to create, 0 to change, 0 to delete, 4 unchanged"), "{listed}");
     assert_eq!(script.matches("unchanged").count(), 3, "{script}");
     let tool = stack.control().management().get("/v1/tools/deletePet").await.body;
     assert_eq!(

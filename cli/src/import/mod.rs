@@ -1,9 +1,10 @@
 //! `oakallow import`: tools of a service that is described already, registered with safe defaults.
 //!
-//! Reading order: a source ([`openapi`]) makes [`found::Found`]; that against what the backend has makes a
+//! Reading order: a source ([`openapi`], [`mcp`]) makes [`found::Found`]; that against what the backend has makes a
 //! [`plan::Plan`], which is shown, and made when somebody says so.
 
 mod found;
+mod mcp;
 mod openapi;
 mod plan;
 mod script;
@@ -42,6 +43,14 @@ enum Command {
         /// File or URL of the document, JSON or YAML; `-` for standard input
         #[arg(value_name = "FILE|URL")]
         source: String,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// Register the tools that a running MCP server lists
+    #[command(after_help = EXIT)]
+    Mcp {
+        #[command(flatten)]
+        server: mcp::Server,
         #[command(flatten)]
         options: Options,
     },
@@ -84,12 +93,19 @@ enum Script {
 
 /// Reads the source, shows what would change, and changes it when somebody says so.
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Done> {
-    let Command::Openapi { source, options } = &args.command;
     block_on(async {
-        let text = source::read(source).await?;
-        let source = source::shown(source);
-        let found = openapi::read(&source, &text, &options.defaults)?;
-        import(found, &source, options, out).await
+        match &args.command {
+            Command::Openapi { source, options } => {
+                let text = source::read(source).await?;
+                let source = source::shown(source);
+                let found = openapi::read(&source, &text, &options.defaults)?;
+                import(found, &source, options, out).await
+            }
+            Command::Mcp { server, options } => {
+                let found = server.read(options.backend.key_env(), &options.defaults).await?;
+                import(found, &server.shown(), options, out).await
+            }
+        }
     })
 }
 
