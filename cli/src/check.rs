@@ -11,13 +11,14 @@ use oakallow_proxy::config::Config;
 
 use crate::Done;
 use crate::kind::{Kind, well_formed};
+use crate::policy_dir;
 use crate::policy_test::Suite;
 
 /// `oakallow check`
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Files to check
-    #[arg(required = true, value_name = "FILE")]
+    /// Files to check, and directories of policies
+    #[arg(required = true, value_name = "FILE|DIR")]
     files: Vec<PathBuf>,
     /// What the files are [default: told from each file's content]
     #[arg(long, value_enum)]
@@ -42,6 +43,9 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Done> {
 /// One file: what it is, or what is wrong with it and where.
 fn check(path: &Path, kind: Option<Kind>) -> Result<String, String> {
     let file = path.display().to_string();
+    if path.is_dir() {
+        return policy_dir::read(path).map(|document| told(&document)).map_err(|e| format!("{e:#}"));
+    }
     let text = fs::read_to_string(path).map_err(|e| format!("{file}: cannot be read: {e}"))?;
     well_formed(&file, &text).map_err(|e| e.to_string())?;
     match kind.or_else(|| Kind::of(&text)) {
@@ -56,19 +60,22 @@ fn check(path: &Path, kind: Option<Kind>) -> Result<String, String> {
 }
 
 fn policy(file: &str, text: &str) -> Result<String, String> {
-    let document = Kind::Policy.read(file, text, Document::parse).map_err(|e| e.to_string())?;
+    Kind::Policy.read(file, text, Document::parse).map(|document| told(&document)).map_err(|e| e.to_string())
+}
+
+fn told(document: &Document) -> String {
     let rules = document.policy.rules.len() + document.tenant_rules.values().map(Vec::len).sum::<usize>();
-    Ok(format!(
+    format!(
         "a policy document of org `{}`: {} tools, {} tenants, {rules} rules",
         document.policy.org,
         document.policy.tools.len(),
         document.policy.tenants.len(),
-    ))
+    )
 }
 
 fn policy_tests(file: &str, text: &str) -> Result<String, String> {
     let suite = Kind::PolicyTests.read(file, text, Suite::parse).map_err(|e| e.to_string())?;
-    suite.policy(Path::new(file)).map_err(|e| format!("{e:#}"))?;
+    suite.policy(Path::new(file), None).map_err(|e| format!("{e:#}"))?;
     Ok(format!("{} policy tests", suite.len()))
 }
 

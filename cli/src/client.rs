@@ -130,6 +130,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    #[cfg(test)]
+    pub(crate) fn new(base: &str, key: Secret) -> Self {
+        Self { client: reqwest::Client::new(), base: base.to_owned(), key }
+    }
+
     /// Where the backend is.
     pub(crate) fn base(&self) -> &str {
         &self.base

@@ -18,6 +18,8 @@ mod explain;
 mod import;
 mod kind;
 mod logs;
+mod policy;
+mod policy_dir;
 mod policy_file;
 mod policy_test;
 mod proxy;
@@ -52,7 +54,7 @@ enum Command {
     Proxy(proxy::Args),
     /// Run the demo tool server alone
     DemoTools(run::DemoToolsArgs),
-    /// Check proxy configurations and policy documents
+    /// Check proxy configurations and policies
     Check(check::Args),
     /// Show how a call is decided by a policy document, level by level
     Explain(explain::Args),
@@ -60,8 +62,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Register the tools of an API that is described already
     Import(import::Args),
-    /// Work with policy documents
-    Policy(policy_test::Args),
+    /// Keep a policy in files: pull, test, plan, apply
+    Policy(policy::Args),
     /// Check the audit log
     Audit(audit::Args),
 }
@@ -102,6 +104,6 @@ fn dispatch(command: Command) -> anyhow::Result<Done> {
         Command::Audit(args) => audit::run(&args, &mut io::stdout()),
         Command::Doctor(args) => doctor::run(&args, &mut io::stdout()),
         Command::Import(args) => import::run(&args, &mut io::stdout()),
-        Command::Policy(args) => policy_test::run(&args, &mut io::stdout()),
+        Command::Policy(args) => policy::run(&args, &mut io::stdout()),
     }
 }

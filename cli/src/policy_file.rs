@@ -1,4 +1,4 @@
-//! Reading a policy document, and asking it about a call that somebody wrote down.
+//! Reading a policy, and asking it about a call that somebody wrote down.
 
 use std::fs;
 use std::path::Path;
@@ -11,9 +11,13 @@ use oakallow_policy::tool::default_audience;
 use serde::Deserialize;
 
 use crate::kind::Kind;
+use crate::policy_dir;
 
-/// Reads and checks a document.
+/// Reads and checks a policy: a document in one file, or a directory of them.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Document> {
+    if path.is_dir() {
+        return policy_dir::read(path);
+    }
     let file = path.display().to_string();
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {file}"))?;
     Ok(Kind::Policy.read(&file, &text, Document::parse)?)

@@ -53,3 +53,21 @@ async fn the_page_about_imports_does_what_it_says() {
         (&"high".into(), &"requires_approval".into())
     );
 }
+
+#[tokio::test]
+async fn the_page_about_policies_in_files_does_what_it_says() {
+    let stack = Stack::start().await;
+    let said = run_page(&stack, "policy-files.md").await;
+    let [pulled, planned, applied, kept, made, tested] = said.as_slice() else {
+        panic!("{said:#?}")
+    };
+    for part in ["wrote policy/tools/demo-tools.yaml", "org: demo", "guardrail: true"] {
+        assert!(pulled.contains(part), "{part}: {pulled}");
+    }
+    assert!(planned.contains("0 to create, 0 to change, 0 to delete"), "{planned}");
+    assert!(planned.contains("+ tool=transfer_funds: disabled (guardrail)"), "{planned}");
+    assert!(applied.contains("Done."), "{applied}");
+    assert!(kept.contains("- tool=transfer_funds: disabled (guardrail)"), "{kept}");
+    assert!(made.contains("+ tool=read_record: disabled (guardrail)") && made.contains("Done."), "{made}");
+    assert!(tested.contains("1 passed, 0 failed") && tested.contains("0 passed, 1 failed"), "{tested}");
+}

@@ -10,6 +10,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer};
 
 mod faults;
+mod parts;
 
 use crate::id::Name;
 use crate::pin::ChangedDefinition;
@@ -17,6 +18,7 @@ use crate::rule::{Rule, Verdict};
 use crate::ruleset::{CompileError, KillSwitch, OrgPolicy, RuleSet, Unregistered};
 use crate::tool::{Category, Tool};
 use faults::Fault;
+pub use parts::Part;
 
 /// A whole org's policy in one document.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,7 +75,7 @@ struct Written {
 
 /// A [`Rule`] whose selectors have a value or are left out: a line that was left half-written must not
 /// make a rule that matches everything.
-#[derive(Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a rule: a mapping with `permission`")]
 struct WrittenRule {
     #[serde(default, deserialize_with = "present")]

@@ -6,9 +6,10 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
 use oakallow_policy::audit::EventType;
+use oakallow_policy::id::Name;
 use oakallow_policy::pin::ChangedDefinition;
 use oakallow_policy::ruleset::{APPROVAL_TIMEOUT_S, Unregistered};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::answer::Json;
@@ -35,13 +36,22 @@ pub(crate) struct SettingsPatch {
     unbound_tokens_high_risk: Option<bool>,
 }
 
+/// The settings, and whose they are.
+#[derive(Serialize)]
+pub(crate) struct Shown {
+    org: Name,
+    #[serde(flatten)]
+    settings: Settings,
+}
+
 /// `GET /v1/settings`
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
     Management(who): Management,
-) -> Result<Json<Settings>, ApiError> {
+) -> Result<Json<Shown>, ApiError> {
     let mut db = app.db.read(who.org()).await?;
-    Ok(Json(orgs::settings(&mut db, who.org()).await?))
+    let settings = orgs::settings(&mut db, who.org()).await?;
+    Ok(Json(Shown { org: who.org().clone(), settings }))
 }
 
 /// `PATCH /v1/settings`

@@ -1,4 +1,4 @@
-//! `oakallow policy test`: a policy document against the decisions that its authors expect.
+//! `oakallow policy test`: a policy against the decisions that its authors expect.
 
 mod judge;
 mod suite;
@@ -11,32 +11,22 @@ use self::suite::Case;
 pub(crate) use self::suite::Suite;
 use crate::Done;
 
-/// `oakallow policy`
+/// `oakallow policy test`
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(clap::Subcommand)]
-enum Command {
-    /// Compare a policy document's decisions with the expected ones
-    #[command(
-        after_help = "A test file names or holds a policy document, and lists cases; see config/policy-tests.yaml."
-    )]
-    Test {
-        /// Test files
-        #[arg(required = true, value_name = "FILE")]
-        files: Vec<PathBuf>,
-    },
+    /// Test files
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The policy, in the place of those that the files name
+    #[arg(long, value_name = "FILE|DIR")]
+    policy: Option<PathBuf>,
 }
 
 /// Runs every case of every file.
 pub(crate) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Done> {
-    let Command::Test { files } = &args.command;
     let (mut passed, mut failed) = (0, 0);
-    for file in files {
-        for (name, problem) in test(file)? {
+    for file in &args.files {
+        for (name, problem) in test(file, args.policy.as_deref())? {
             match problem {
                 None => passed += 1,
                 Some(problem) => {
@@ -51,9 +41,9 @@ pub(crate) fn run(args: &Args, out: &mut dyn Write) -> anyhow::Result<Done> {
 }
 
 /// Each case's name, and what is wrong with it.
-fn test(path: &Path) -> anyhow::Result<Vec<(String, Option<String>)>> {
+fn test(path: &Path, instead: Option<&Path>) -> anyhow::Result<Vec<(String, Option<String>)>> {
     let suite = Suite::read(path)?;
-    let (document, rules) = suite.policy(path)?;
+    let (document, rules) = suite.policy(path, instead)?;
     let judged = |case: Case| {
         let problem = judge(&rules, &case.call.names(&document), &case);
         (case.name, problem)

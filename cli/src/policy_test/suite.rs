@@ -21,7 +21,7 @@ pub(crate) struct Suite {
     /// For readers.
     #[serde(default, rename = "about")]
     _about: String,
-    /// A policy document's path, relative to the test file; or, over several lines, the document itself.
+    /// A policy's path (a document, or a directory), relative to the test file; or, over several lines, the document itself.
     policy: String,
     /// Tenants whose rules are not there, as in a proxy that has not fetched them yet.
     #[serde(default)]
@@ -98,10 +98,13 @@ impl Suite {
         self.cases.len()
     }
 
-    /// The document that it is about, and what is asked; `path` is the test file's.
-    pub(crate) fn policy(&self, path: &Path) -> anyhow::Result<(Document, RuleSet)> {
+    /// The document that it is about, or the one that is given in its place, and what is asked; `path` is the test
+    /// file's.
+    pub(crate) fn policy(&self, path: &Path, instead: Option<&Path>) -> anyhow::Result<(Document, RuleSet)> {
         let file = path.display();
-        let mut document = if self.policy.contains('\n') {
+        let mut document = if let Some(instead) = instead {
+            policy_file::read(instead)?
+        } else if self.policy.contains('\n') {
             Kind::Policy.read(&format!("{file}, its policy"), &self.policy, Document::parse)?
         } else {
             let beside = path.parent().map_or_else(PathBuf::new, Path::to_owned);

@@ -23,7 +23,7 @@ pub(super) struct Fault {
 
 /// One step into a document.
 #[derive(Clone, Copy)]
-enum Segment {
+pub(super) enum Segment {
     /// A member, by any of its spellings.
     Key(&'static [&'static str]),
     Item(usize),
@@ -44,6 +44,21 @@ impl Fault {
 
     fn at(error: CompileError, path: Vec<Segment>, member: Option<Segment>) -> Self {
         Self { error, path: path.into_iter().chain(member).collect(), first: Vec::new() }
+    }
+
+    /// Where it is; empty when that is not known.
+    pub(super) fn path(&self) -> &[Segment] {
+        &self.path
+    }
+
+    /// Where the other of two is that exclude each other; empty when there is none.
+    pub(super) fn first(&self) -> &[Segment] {
+        &self.first
+    }
+
+    /// The same fault at other places.
+    pub(super) fn moved(self, path: Vec<Segment>, first: Vec<Segment>) -> Self {
+        Self { path, first, ..self }
     }
 
     /// The fault as people read it.
