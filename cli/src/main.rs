@@ -56,7 +56,7 @@ enum Command {
     DemoTools(run::DemoToolsArgs),
     /// Check proxy configurations and policies
     Check(check::Args),
-    /// Show how a call is decided by a policy document, level by level
+    /// Show how a call is decided, level by level: by files or by a backend
     Explain(explain::Args),
     /// Look at a deployment from the agent's place: is there a way around the proxy?
     Doctor(doctor::Args),

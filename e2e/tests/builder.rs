@@ -58,7 +58,7 @@ async fn the_page_about_imports_does_what_it_says() {
 async fn the_page_about_policies_in_files_does_what_it_says() {
     let stack = Stack::start().await;
     let said = run_page(&stack, "policy-files.md").await;
-    let [pulled, planned, applied, kept, made, tested] = said.as_slice() else {
+    let [pulled, planned, applied, kept, made, tested, explained] = said.as_slice() else {
         panic!("{said:#?}")
     };
     for part in ["wrote policy/tools/demo-tools.yaml", "org: demo", "guardrail: true"] {
@@ -70,4 +70,5 @@ async fn the_page_about_policies_in_files_does_what_it_says() {
     assert!(kept.contains("- tool=transfer_funds: disabled (guardrail)"), "{kept}");
     assert!(made.contains("+ tool=read_record: disabled (guardrail)") && made.contains("Done."), "{made}");
     assert!(tested.contains("1 passed, 0 failed") && tested.contains("0 passed, 1 failed"), "{tested}");
+    assert_eq!(explained.matches("allowed  (resolved_from: tenant_tool)").count(), 2, "{explained}");
 }
