@@ -75,12 +75,12 @@ impl Found {
     }
 }
 
-/// A name as calls have to spell it.
+/// A name as calls have to spell it. One that looks like a secret is not repeated.
 pub(super) fn tool_name(text: &str) -> Result<Name, String> {
     if secret::is_in(text) {
-        return Err("it looks like a secret".to_owned());
+        return Err("its name looks like a secret".to_owned());
     }
-    Name::exact(text).map_err(|e| e.to_string())
+    Name::exact(text).map_err(|e| format!("its name {text:?} cannot be one: {e}"))
 }
 
 /// A description, cut where it would be too long to be kept.
@@ -100,4 +100,24 @@ fn check(tool: &Tool) -> Result<(), String> {
         return Err(format!("its schema is nested deeper than {}", strict_json::CALL_DEPTH_MAX));
     }
     parameter_schema::check(schema).map_err(|reason| format!("its schema cannot be used: {reason}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_that_calls_can_spell_and_a_secret_is_not_repeated() {
+        assert_eq!(tool_name("pets.list").unwrap().as_str(), "pets.list");
+        assert!(tool_name(" pets").unwrap_err().contains("\" pets\""));
+        let key = "oak_live_0123456789abcdef0123456789abcdef";
+        assert!(!tool_name(key).unwrap_err().contains("0123456789"));
+    }
+
+    #[test]
+    fn a_description_is_cut_between_characters() {
+        let long = described(&"é".repeat(DESCRIPTION_BYTES_MAX));
+        assert!(long.len() <= DESCRIPTION_BYTES_MAX && long.ends_with("é…"));
+        assert_eq!(described("  short\n"), "short");
+    }
 }

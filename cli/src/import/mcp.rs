@@ -15,6 +15,7 @@ use anyhow::{Context as _, anyhow, bail};
 use oakallow_policy::Tool;
 use oakallow_policy::annotation::annotated_risk_level;
 use oakallow_policy::rule::Permission;
+use oakallow_policy::secret;
 use oakallow_policy::tool::{ApprovalSettings, ResourceUse, RiskLevel};
 use reqwest::Url;
 use rmcp::model::{PaginatedRequestParams, ProtocolVersion, Tool as Served};
@@ -158,8 +159,9 @@ async fn pages(client: &Client) -> anyhow::Result<Vec<Served>> {
     bail!("its list has more than {PAGES_MAX} pages")
 }
 
-/// The name, and what the server says that the tool does.
+/// The name, unless it is a secret, and what the server says that the tool does.
 fn origin(served: &Served) -> String {
+    let name = if secret::is_in(&served.name) { "a tool" } else { &served.name };
     let hints = served.annotations.as_ref();
     let said: Vec<&str> = hints
         .map(|hints| {
@@ -174,16 +176,11 @@ fn origin(served: &Served) -> String {
         .flatten()
         .filter_map(|(hint, yes, no)| hint.map(|hint| if hint { yes } else { no }))
         .collect();
-    if said.is_empty() {
-        served.name.to_string()
-    } else {
-        format!("{} says: {}", served.name, said.join(", "))
-    }
+    if said.is_empty() { name.to_owned() } else { format!("{name} says: {}", said.join(", ")) }
 }
 
 fn tool(served: &Served, defaults: &Defaults) -> Result<(Tool, Vec<String>), String> {
-    let name = tool_name(&served.name)
-        .map_err(|reason| format!("its name {:?} cannot be one: {reason}", served.name))?;
+    let name = tool_name(&served.name)?;
     let mut notes = Vec::new();
     let tool = Tool {
         name,
@@ -248,6 +245,9 @@ mod tests {
         let annotations = json!({"readOnlyHint": true, "idempotentHint": false, "openWorldHint": false});
         assert_eq!(origin(&served(&annotations)), "x says: read-only, not idempotent, closed world");
         assert_eq!(origin(&served(&Value::Null)), "x");
+        let mut key = served(&Value::Null);
+        key.name = "oak_live_0123456789abcdef0123456789abcdef".into();
+        assert_eq!(origin(&key), "a tool");
     }
 
     #[test]

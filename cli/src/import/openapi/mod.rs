@@ -5,7 +5,6 @@ mod operation;
 mod schema;
 
 use anyhow::bail;
-use oakallow_policy::id::Name;
 
 use self::document::Document;
 use self::operation::{METHODS, Operation};
@@ -44,9 +43,4 @@ fn operations<'d>(document: &'d Document, found: &mut Found) -> Vec<Operation<'d
         }
     }
     operations
-}
-
-/// A name as rules and calls spell it.
-fn name(text: &str) -> Result<Name, String> {
-    super::found::tool_name(text).map_err(|reason| format!("its name {text:?} cannot be one: {reason}"))
 }

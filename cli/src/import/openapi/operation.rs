@@ -9,9 +9,8 @@ use oakallow_policy::tool::{ApprovalSettings, ResourceUse, RiskLevel};
 use serde_json::{Map, Value, json};
 
 use super::super::Defaults;
-use super::super::found::{DIALECT, described};
+use super::super::found::{DIALECT, described, tool_name};
 use super::document::Document;
-use super::name;
 use super::schema::Schemas;
 
 /// The methods of a path item, with the risk that each speaks for (safe methods: RFC 9110 section 9.2.1).
@@ -52,7 +51,7 @@ impl Operation<'_> {
         let schema = self.arguments(document, &mut schemas)?;
         let mut notes = schemas.notes;
         let tool = Tool {
-            name: name(&self.name())?,
+            name: tool_name(&self.name())?,
             audience: defaults.audience.clone(),
             description: self.description(),
             category: self.category(defaults, &mut notes),

@@ -1,15 +1,15 @@
 //! Schemas of an OpenAPI document as JSON Schema 2020-12 that stands by itself: what is referred to comes
 //! along in `$defs`, so that a schema may be recursive.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jsonschema::PatternOptions;
 use serde_json::{Map, Value, json};
 
 use super::document::{Dialect, Document};
 
-/// Parts of one tool's schema; with more it would be longer than a schema may be.
-const PARTS_MAX: usize = 20_000;
+/// Parts of one tool's schema. Each takes some 13 bytes at least (`"a":{"x":1},`), and a schema 64 KiB at most.
+const PARTS_MAX: usize = 5_000;
 /// Members that hold one schema, a list of schemas, or schemas by name.
 const ONE: [&str; 11] = [
     "items",
@@ -46,6 +46,8 @@ pub(super) struct Schemas<'d> {
     document: &'d Document,
     /// By reference: the name under `$defs`.
     names: BTreeMap<String, String>,
+    /// Those names.
+    taken: BTreeSet<String>,
     /// References whose schemas are still to come.
     open: VecDeque<String>,
     parts: usize,
@@ -55,7 +57,14 @@ pub(super) struct Schemas<'d> {
 
 impl<'d> Schemas<'d> {
     pub(super) fn new(document: &'d Document) -> Self {
-        Self { document, names: BTreeMap::new(), open: VecDeque::new(), parts: 0, notes: Vec::new() }
+        Self {
+            document,
+            names: BTreeMap::new(),
+            taken: BTreeSet::new(),
+            open: VecDeque::new(),
+            parts: 0,
+            notes: Vec::new(),
+        }
     }
 
     /// The schemas that were referred to so far, and those that they refer to.
@@ -141,7 +150,7 @@ impl<'d> Schemas<'d> {
         let plain: String = last.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
         let mut name = plain.clone();
         for another in 2.. {
-            if !self.names.values().any(|taken| *taken == name) {
+            if self.taken.insert(name.clone()) {
                 break;
             }
             name = format!("{plain}_{another}");
@@ -276,6 +285,13 @@ mod tests {
             let error = converted("3.1.0", &schema).unwrap_err();
             assert!(error.contains(why), "{error}");
         }
+    }
+
+    #[test]
+    fn what_would_be_too_long_anyway_is_given_up_early() {
+        let many: Map<String, Value> = (0..=PARTS_MAX).map(|i| (format!("p{i}"), json!({}))).collect();
+        let error = converted("3.1.0", &json!({"properties": many})).unwrap_err();
+        assert!(error.contains("too many parts"), "{error}");
     }
 
     #[test]
