@@ -139,31 +139,37 @@ pub(crate) async fn make(
         unchanged(planned, client.policy_version().await?)?;
     }
     let stopped = stop_flag()?;
-    for (made, change) in changes.iter().enumerate() {
-        let so_far =
-            || format!("{made} of {} changes were made; run it again to see the rest", changes.len());
+    let told =
+        |made: usize| format!("{made} of {} changes were made; run it again to see the rest", changes.len());
+    for (before, change) in changes.iter().enumerate() {
         if stopped.load(Ordering::Relaxed) {
-            bail!("stopped: {}", so_far());
+            bail!("stopped: {}", told(before));
         }
-        one(client, change, &mut version).await.with_context(so_far)?;
-        if (made + 1) % TOLD_EACH == 0 {
-            let _ = writeln!(io::stderr(), "{} of {} changes made", made + 1, changes.len());
+        request(client, change).await.with_context(|| told(before))?;
+        let made = before + 1;
+        if let Some(version) = &mut version {
+            nobody_else(client, version).await.with_context(|| told(made))?;
+        }
+        if made % TOLD_EACH == 0 {
+            let _ = writeln!(io::stderr(), "{made} of {} changes made", changes.len());
         }
     }
     Ok(())
 }
 
-async fn one(client: &Client, change: &Change, version: &mut Option<u64>) -> anyhow::Result<()> {
+async fn request(client: &Client, change: &Change) -> anyhow::Result<()> {
     let body = Some(&change.body).filter(|body| !body.is_null());
     let made = client.send(&change.method.method(), &change.path, body).await;
-    made.with_context(|| format!("cannot {} {}", change.act.verb(), tame(&change.what)))?;
-    if let Some(before) = version {
-        let now = client.policy_version().await?;
-        if now != *before + 1 {
-            bail!("somebody else changed the policy at the same time (version {now})");
-        }
-        *before = now;
+    made.map(drop).with_context(|| format!("cannot {} {}", change.act.verb(), tame(&change.what)))
+}
+
+/// Takes the next version, unless it is not the next.
+async fn nobody_else(client: &Client, version: &mut u64) -> anyhow::Result<()> {
+    let now = client.policy_version().await?;
+    if now != *version + 1 {
+        bail!("somebody else changed the policy at the same time (version {now})");
     }
+    *version = now;
     Ok(())
 }
 

@@ -201,8 +201,8 @@ fn a_key_is_asked_for_by_name_and_never_shown() {
     assert!(nobody.contains("cannot be asked") && !nobody.contains(key), "{nobody}");
 }
 
-/// A backend that has nothing, counts its versions, and says when something is asked of it.
-async fn slow_backend(asked: tokio::sync::mpsc::Sender<()>) -> String {
+/// A backend that has nothing, goes so many versions on with each change, and says when one is asked of it.
+async fn slow_backend(asked: tokio::sync::mpsc::Sender<()>, step: u64) -> String {
     let version = Arc::new(AtomicU64::new(1));
     let now = Arc::clone(&version);
     let simulate =
@@ -210,7 +210,7 @@ async fn slow_backend(asked: tokio::sync::mpsc::Sender<()>) -> String {
             move || async move { Json(json!({"decision": {"policy_version": now.load(Ordering::SeqCst)}})) },
         );
     let tool = get(|| async { Json(json!({"data": [], "next_cursor": null})) }).post(move || async move {
-        version.fetch_add(1, Ordering::SeqCst);
+        version.fetch_add(step, Ordering::SeqCst);
         let _ = asked.send(()).await;
         Json(json!({}))
     });
@@ -225,21 +225,39 @@ async fn slow_backend(asked: tokio::sync::mpsc::Sender<()>) -> String {
     url
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_signal_stops_it_between_two_changes_and_it_says_how_far_it_came() {
-    // Each change waits until the test takes note of it, so none is made that nobody sees.
-    let (asked, mut asks) = tokio::sync::mpsc::channel(1);
-    let url = slow_backend(asked).await;
-    let dir = tempfile::tempdir().unwrap();
+/// An import of so many tools into that backend.
+fn many(dir: &tempfile::TempDir, tools: usize, url: &str) -> Command {
     let file = dir.path().join("many.yaml");
-    let paths: String = (0..200)
+    let paths: String = (0..tools)
         .map(|i| format!("  /p{i}:\n    post: {{operationId: tool{i}, responses: {{}}}}\n"))
         .collect();
     fs::write(&file, format!("openapi: 3.1.0\npaths:\n{paths}")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_oakallow"));
-    command.args(["import", "openapi", "--yes", "--backend", &url]).arg(&file);
+    command.args(["import", "openapi", "--yes", "--backend", url]).arg(&file);
     command.env("OAKALLOW_MANAGEMENT_KEY", "oak_live_0123456789abcdef0123456789abcdef");
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_stops_when_somebody_else_changes_the_policy_meanwhile() {
+    let (asked, _asks) = tokio::sync::mpsc::channel(10);
+    let url = slow_backend(asked, 2).await;
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = many(&dir, 3, &url);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("1 of 3 changes were made") && said.contains("somebody else changed"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_stops_it_between_two_changes_and_it_says_how_far_it_came() {
+    // Each change waits until the test takes note of it, so none is made that nobody sees.
+    let (asked, mut asks) = tokio::sync::mpsc::channel(1);
+    let url = slow_backend(asked, 1).await;
+    let dir = tempfile::tempdir().unwrap();
+    let child = many(&dir, 200, &url).spawn().unwrap();
     asks.recv().await.unwrap();
     let id = child.id().to_string();
     assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
