@@ -17,6 +17,7 @@ SYSTEM_NEEDS=(
   "check|libnss-wrapper|ls /usr/lib/*/libnss_wrapper.so|gives the names of tool servers the addresses of a test"
   "check|curl|command -v curl|runs the commands of the README"
   "check|jq|command -v jq|reads JSON in scripts"
+  "check|postgresql|ls /usr/lib/postgresql/*/bin/initdb|the tests of the backend on PostgreSQL, with servers of their own"
   "bench|nginx-light|command -v nginx|the tool server of bench/proxy, and one of the proxies beside ours"
   "bench|wrk|command -v wrk|sends the calls of bench/proxy"
   "bench|strace|command -v strace|counts system calls"

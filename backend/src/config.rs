@@ -4,16 +4,32 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use oakallow_policy::wire::Secret;
+
 use crate::approvals::ApprovalLimits;
 use crate::clock::Clock;
+
+/// Where what the backend knows is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Database {
+    /// SQLite, in the data directory: for one backend.
+    #[default]
+    DataDir,
+    /// PostgreSQL at this URL, which several backends may share. Secret, since a password may stand in it.
+    Postgres(Secret),
+}
 
 /// How to run a backend.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where to listen; port 0 picks a free one ([`crate::Running::addr`]).
     pub listen: SocketAddr,
-    /// Where database and keys live. Created with mode 0700.
+    /// Where SQLite's file and the key file live. Created with mode 0700.
     pub data_dir: PathBuf,
+    /// The database.
+    pub database: Database,
+    /// The file with the key-encryption key, which all backends on one database share. `None`: in the data directory.
+    pub key_file: Option<PathBuf>,
     /// Nobody else may serve the data directory meanwhile. `false` for one local operation beside a backend.
     pub alone: bool,
     /// How people reach it: the base of login links and `Location` headers.
@@ -50,6 +66,8 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 4000)),
             data_dir: PathBuf::from("oakallow-data"),
+            database: Database::DataDir,
+            key_file: None,
             alone: true,
             public_url: None,
             // A batch of audit events is the largest thing that is sent here.

@@ -126,6 +126,15 @@ impl From<StoreError> for ApiError {
                 tracing::error!(request_id, %cause, "the database cannot be used");
                 Self::unavailable("The database cannot be used at the moment; nothing was changed.")
             }
+            StoreError::Unsure(cause) => {
+                let request_id = REQUEST_ID.try_with(Clone::clone).unwrap_or_default();
+                tracing::error!(request_id, %cause, "the database went away during a commit");
+                Self::unavailable("The database went away; look whether this was done before you ask again.")
+            }
+            StoreError::Nul => {
+                let detail = "A text of this request contains the character U+0000, which is not stored.";
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_value", detail)
+            }
             other => Self::internal(&other),
         }
     }
@@ -133,7 +142,10 @@ impl From<StoreError> for ApiError {
 
 impl From<VaultError> for ApiError {
     fn from(error: VaultError) -> Self {
-        Self::internal(&error)
+        match error {
+            VaultError::Database(error) => StoreError::from(error).into(),
+            other => Self::internal(&other),
+        }
     }
 }
 

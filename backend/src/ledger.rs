@@ -20,6 +20,7 @@ use oakallow_policy::token::SKEW_S;
 use oakallow_policy::wire::{AuditBatch, PublicKey, Purpose};
 use serde::Serialize;
 
+use crate::config::Database;
 use crate::store::audit::{self, Sealed};
 use crate::store::proxies::Proxy;
 use crate::store::{self, Conn, Db, StoreError};
@@ -171,9 +172,14 @@ pub enum VerifyError {
 
 /// Checks the record of an org in a data directory, whether or not a backend runs on it. Reads only.
 pub async fn verify(data_dir: &Path, org: &str) -> Result<Verified, VerifyError> {
+    verify_in(data_dir, &Database::DataDir, org).await
+}
+
+/// [`verify`], of either database.
+pub async fn verify_in(data_dir: &Path, database: &Database, org: &str) -> Result<Verified, VerifyError> {
     let unreadable = |e: &dyn std::fmt::Display| VerifyError::Database(data_dir.to_owned(), e.to_string());
     // One moment of it, however long the check takes.
-    let mut db = Db::look(data_dir).await.map_err(|e| unreadable(&e))?;
+    let mut db = Db::look(data_dir, database, org).await.map_err(|e| unreadable(&e))?;
     let found = check(&mut db, org).await.map_err(|e| unreadable(&e))?;
     if found.events == 0 {
         return Err(VerifyError::Empty(org.to_owned()));

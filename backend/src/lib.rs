@@ -35,11 +35,17 @@ mod serve;
 mod session;
 mod state;
 mod store;
+mod tail;
 mod vault;
 mod viewer;
 
+#[cfg(test)]
+#[path = "../tests/support/postgres.rs"]
+mod test_postgres;
+
 use std::fs::File;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,12 +57,12 @@ use tokio::task::{JoinHandle, JoinSet};
 pub use approvals::ApprovalLimits;
 pub use bootstrap::{Bootstrap, BootstrapError};
 pub use clock::Clock;
-pub use config::Config;
+pub use config::{Config, Database};
 pub use data_dir::DataDirError;
 
 /// Checking the whole record.
 pub mod audit {
-    pub use crate::ledger::{Verified, VerifyError, verify};
+    pub use crate::ledger::{Verified, VerifyError, verify, verify_in};
 }
 
 /// What may be a tool's parameter schema.
@@ -65,7 +71,11 @@ pub mod parameter_schema {
 }
 
 use clock::Random;
+use oakallow_policy::timestamp::UnixMs;
 use state::App;
+use store::{Db, StoreError};
+use tail::Tail;
+use vault::Vault;
 
 /// The API, whose every noun brings its endpoints (`routes/<noun>.rs`), and the pages.
 fn router(app: Arc<App>) -> Router {
@@ -78,8 +88,9 @@ fn router(app: Arc<App>) -> Router {
 }
 
 /// Work that goes on beside the requests, until the backend stops.
-fn background(app: &Arc<App>) -> JoinSet<()> {
+fn background(app: &Arc<App>, tail: Tail) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
+    tasks.spawn(tail.run(Arc::clone(app)));
     tasks.spawn(approvals::expire::run(Arc::clone(app)));
     tasks.spawn(every(Arc::clone(app), Duration::from_secs(60), |app| async move {
         keys::flush_usage(&app).await
@@ -160,8 +171,12 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
     let at = |cause| StartError::Listen { at: listen, cause };
     let listener = TcpListener::bind(listen).await.map_err(at)?;
     let addr = listener.local_addr().map_err(at)?;
-    let db = store::Db::open(&config.data_dir).await.map_err(|e| StartError::Store(e.to_string()))?;
-    let vault = vault::Vault::open(&config.data_dir, Random).map_err(|e| StartError::Vault(e.to_string()))?;
+    let store = |e: StoreError| StartError::Store(e.to_string());
+    let db = Db::open(&config.data_dir, &config.database).await.map_err(store)?;
+    let key_file = config.key_file.clone().unwrap_or_else(|| config.data_dir.join(vault::KEY_FILE));
+    let vault = Vault::open(&key_file, Random).map_err(|e| StartError::Vault(e.to_string()))?;
+    must_belong(&db, &vault, config.clock.now_ms()).await?;
+    let tail = Tail::begin(&db).await.map_err(store)?;
     let public_url = config.public_url.clone().unwrap_or_else(|| format!("http://localhost:{}", addr.port()));
     let app = Arc::new(App {
         public_url: origin(&public_url)?,
@@ -177,9 +192,34 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         metrics: metrics::Metrics::new().map_err(|e| StartError::Metrics(e.to_string()))?,
         stopping: watch::Sender::new(false),
     });
-    let tasks = background(&app);
+    let tasks = background(&app, tail);
     let server = tokio::spawn(serve::serve(listener, Arc::clone(&app), router(Arc::clone(&app))));
     Ok(Running { addr, app, server, tasks, _lock: lock })
+}
+
+/// A database is opened with one key file: what another one seals, nobody else opens.
+async fn must_belong(db: &Db, vault: &Vault, now: UnixMs) -> Result<(), StartError> {
+    let belongs = async {
+        let mut tx = db.begin("").await?;
+        let belongs = store::vault_keys::claim(&mut tx, &vault.fingerprint(), now).await?;
+        tx.commit().await?;
+        Ok::<_, StoreError>(belongs)
+    };
+    match belongs.await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(StartError::Vault(
+            "this database belongs to another key file: all backends on one database share one".to_owned(),
+        )),
+        Err(e) => Err(StartError::Store(e.to_string())),
+    }
+}
+
+/// Brings the schema of a database up to date, as [`start`] does by itself.
+pub async fn migrate(data_dir: &Path, database: &Database) -> Result<(), StartError> {
+    let _lock = data_dir::take(data_dir, false)?;
+    let db = Db::open(data_dir, database).await.map_err(|e| StartError::Store(e.to_string()))?;
+    db.close().await;
+    Ok(())
 }
 
 impl Running {

@@ -84,17 +84,23 @@ pub(crate) struct BundleKey {
 }
 
 impl Vault {
-    /// Opens the vault of a data directory; makes its key file at the first start.
-    pub(crate) fn open(data_dir: &Path, random: Random) -> Result<Self, VaultError> {
-        let path = data_dir.join(KEY_FILE);
-        let key = match read_key(&path)? {
+    /// Opens the vault of a key file; makes it at the first start.
+    pub(crate) fn open(path: &Path, random: Random) -> Result<Self, VaultError> {
+        let key = match read_key(path)? {
             Some(key) => key,
             None => {
-                make_key(data_dir, &path, random)?;
-                read_key(&path)?.ok_or_else(|| VaultError::KeyLength(path.clone()))?
+                make_key(path, random)?;
+                read_key(path)?.ok_or_else(|| VaultError::KeyLength(path.to_owned()))?
             }
         };
         Ok(Self { key, random, opened: Mutex::default() })
+    }
+
+    /// Names the key-encryption key without telling anything of it: it is 256 random bits.
+    pub(crate) fn fingerprint(&self) -> String {
+        canonical::hex(&canonical::sha256(
+            &[b"oakallow/key-file/v1|".as_slice(), self.key.as_slice()].concat(),
+        ))
     }
 
     /// Makes all master secrets of a new org, so that later requests only read them.
@@ -283,9 +289,9 @@ fn refuse_shared(_: &File, _: &Path) -> Result<(), VaultError> {
 
 /// Writes a new key beside its place and links it there, so that the file is whole or absent, and of
 /// two first starts one wins.
-fn make_key(data_dir: &Path, path: &Path, random: Random) -> Result<(), VaultError> {
+fn make_key(path: &Path, random: Random) -> Result<(), VaultError> {
     let at = |source| VaultError::File { path: path.to_owned(), source };
-    let part = data_dir.join(format!("{KEY_FILE}.{}", canonical::hex(&random.bytes::<8>())));
+    let part = path.with_extension(format!("{}.part", canonical::hex(&random.bytes::<8>())));
     let key = Zeroizing::new(random.bytes32());
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -309,8 +315,8 @@ mod tests {
     #[tokio::test]
     async fn sealed_arguments_open_in_their_own_place_only() {
         let dir = tempfile::tempdir().unwrap();
-        let vault = Vault::open(dir.path(), Random).unwrap();
-        let mut db = Db::open(dir.path()).await.unwrap().begin("demo").await.unwrap();
+        let vault = Vault::open(&dir.path().join(KEY_FILE), Random).unwrap();
+        let mut db = Db::for_test(dir.path()).await.begin("demo").await.unwrap();
         let sealed = vault.seal_arguments(&mut db, "demo", "apr_1", b"{}").await.unwrap();
         assert_eq!(*vault.open_arguments(&mut db, "demo", "apr_1", &sealed).await.unwrap(), b"{}");
         for (org, approval) in [("demo", "apr_2"), ("other", "apr_1")] {
@@ -326,12 +332,20 @@ mod tests {
     #[tokio::test]
     async fn masters_survive_a_restart_and_not_another_key_file() {
         let dir = tempfile::tempdir().unwrap();
-        let mut db = Db::open(dir.path()).await.unwrap().begin("demo").await.unwrap();
-        let first = Vault::open(dir.path(), Random).unwrap().bundle_key(&mut db, "demo").await.unwrap();
-        let again = Vault::open(dir.path(), Random).unwrap().bundle_key(&mut db, "demo").await.unwrap();
+        let mut db = Db::for_test(dir.path()).await.begin("demo").await.unwrap();
+        let first = Vault::open(&dir.path().join(KEY_FILE), Random)
+            .unwrap()
+            .bundle_key(&mut db, "demo")
+            .await
+            .unwrap();
+        let again = Vault::open(&dir.path().join(KEY_FILE), Random)
+            .unwrap()
+            .bundle_key(&mut db, "demo")
+            .await
+            .unwrap();
         assert_eq!((first.kid, first.key.to_bytes()), (again.kid, again.key.to_bytes()));
         std::fs::remove_file(dir.path().join(KEY_FILE)).unwrap();
-        let stranger = Vault::open(dir.path(), Random).unwrap();
+        let stranger = Vault::open(&dir.path().join(KEY_FILE), Random).unwrap();
         assert!(matches!(stranger.bundle_key(&mut db, "demo").await, Err(VaultError::Sealed)));
     }
 }

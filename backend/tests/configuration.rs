@@ -13,8 +13,6 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use sqlx::ConnectOptions as _;
-use sqlx::sqlite::SqliteConnectOptions;
 use support::{Backend, START_MS};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -33,6 +31,15 @@ async fn a_key_is_shown_once_and_stored_nowhere() {
         let bytes = std::fs::read(entry.unwrap().path()).unwrap();
         assert!(!bytes.windows(key.len()).any(|w| w == key.as_bytes()), "the key is on disk");
     }
+}
+
+#[tokio::test]
+async fn a_text_that_one_database_could_not_hold_is_refused_on_both() {
+    let backend = Backend::start().await;
+    let admin = backend.org("demo").await;
+    let switch = json!({"scope": "org", "reason": "a\u{0}b"});
+    admin.put("/v1/kill-switches", switch).await.problem(422, "invalid_value");
+    assert_eq!(admin.get("/v1/kill-switches").await.ok()["data"], json!([]));
 }
 
 #[cfg(unix)]
@@ -361,10 +368,10 @@ async fn a_client_that_trickles_its_headers_is_cut_off() {
 async fn a_database_that_cannot_be_written_fails_readiness_and_changes_nothing() {
     let backend = Backend::start().await;
     let admin = backend.org("demo").await;
-    let file = backend.data_dir().join("oakallow.db");
-    let mut other = SqliteConnectOptions::new().filename(file).connect().await.unwrap();
-    // Another process that holds the write lock.
-    sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let mut other = backend.raw().await;
+    // Another process that holds what a writer needs.
+    let hold = other.either("BEGIN IMMEDIATE", "BEGIN; LOCK TABLE orgs IN EXCLUSIVE MODE");
+    other.execute(hold).await.unwrap();
     let anyone = backend.anonymous();
     let (ready, write) =
         tokio::join!(anyone.get("/readyz"), admin.post("/v1/tenants", json!({"id": "acme"})));
@@ -373,7 +380,7 @@ async fn a_database_that_cannot_be_written_fails_readiness_and_changes_nothing()
     write.problem(503, "unavailable");
     assert_eq!(anyone.get("/healthz").await.status, 200);
     assert_eq!(admin.get("/v1/tenants").await.ok()["data"], json!([]));
-    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    other.execute("ROLLBACK").await.unwrap();
     assert_eq!(anyone.get("/readyz").await.status, 200);
     admin.post("/v1/tenants", json!({"id": "acme"})).await.created();
 }

@@ -68,18 +68,16 @@ async fn the_guide_lists_every_metric_with_its_type_and_labels_and_no_other() {
 
 #[tokio::test]
 async fn a_backend_without_its_database_still_says_what_it_counts_itself() {
-    use sqlx::Connection as _;
     let backend = Backend::start().await;
     assert_eq!(backend.anonymous().get("/healthz").await.status, 200);
-    let path = format!("sqlite://{}", backend.data_dir().join("oakallow.db").display());
-    let mut db = sqlx::SqliteConnection::connect(&path).await.unwrap();
+    let mut db = backend.raw().await;
     let page = async || {
         let answer = backend.anonymous().get("/metrics").await;
         assert_eq!(answer.status, 200, "{}", answer.text);
         answer.text
     };
     for (becomes, up) in [("ALTER TABLE feed RENAME TO lost", 0), ("ALTER TABLE lost RENAME TO feed", 1)] {
-        sqlx::query(becomes).execute(&mut db).await.unwrap();
+        db.execute(becomes).await.unwrap();
         let page = page().await;
         assert!(page.contains(&format!("oakallow_backend_database_up {up}\n")), "{page}");
         assert!(page.contains("oakallow_backend_requests_total{"), "{page}");

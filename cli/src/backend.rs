@@ -11,9 +11,9 @@ use oakallow_backend::{Bootstrap, Config, Running};
 
 use crate::Done;
 use crate::address;
-use crate::data_dir;
 use crate::logs::{self, Format};
 use crate::run::{SERVER_FILTER, Stop, block_on};
+use crate::storage::Storage;
 
 /// `oakallow backend`
 #[derive(clap::Args)]
@@ -30,9 +30,8 @@ struct Serve {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "ADDR", value_parser = address::parse, default_value = "127.0.0.1:4000", env = "OAKALLOW_LISTEN")]
     listen: SocketAddr,
-    /// Where database and keys live; made if missing, readable by its owner only
-    #[arg(long, value_name = "DIR", default_value = "oakallow-data", env = "OAKALLOW_DATA_DIR")]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    storage: Storage,
     /// How people reach it [default: http://localhost:PORT]
     #[arg(long, value_name = "URL", env = "OAKALLOW_PUBLIC_URL")]
     public_url: Option<String>,
@@ -44,6 +43,11 @@ struct Serve {
 /// What is done in the data directory, without a credential.
 #[derive(clap::Subcommand)]
 enum Local {
+    /// Bring the schema of the database up to date, as a backend does when it starts
+    Migrate {
+        #[command(flatten)]
+        storage: Storage,
+    },
     /// Create an org and its owner where they are missing, and print a new management key
     Bootstrap {
         #[command(flatten)]
@@ -72,25 +76,32 @@ struct Person {
     /// The person's e-mail address
     #[arg(long, value_name = "ADDRESS")]
     email: String,
-    /// Where database and keys live
-    #[arg(long, value_name = "DIR", default_value = "oakallow-data", env = "OAKALLOW_DATA_DIR")]
-    data_dir: PathBuf,
+    #[command(flatten)]
+    storage: Storage,
 }
 
 /// Serves, or does one thing in the data directory.
 pub(crate) fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<Done> {
     match args.command {
         None => serve(args.serve),
+        Some(Local::Migrate { storage }) => {
+            logs::init(Format::Text, "warn")?;
+            let database = storage.database()?;
+            let dir = storage.existing(&database)?;
+            block_on(async { Ok(oakallow_backend::migrate(&dir, &database).await?) })?;
+            Ok(Done::Ok)
+        }
         Some(Local::Bootstrap { person }) => {
             let first = Bootstrap { org: person.org, owner_email: person.email };
-            let dir = data_dir::existing_or_new(&person.data_dir)?;
-            let key = locally(dir, None, async |backend| Ok(backend.bootstrap(first).await?))?;
+            let config = configured(&person.storage, person.storage.data_dir()?)?;
+            let key = locally(config, async |backend| Ok(backend.bootstrap(first).await?))?;
             writeln!(out, "{}", key.expose())?;
             Ok(Done::Ok)
         }
         Some(Local::LoginLink { person, public_url }) => {
-            let dir = data_dir::existing(&person.data_dir)?;
-            let link = locally(dir, Some(public_url), async |backend| {
+            let dir = person.storage.existing(&person.storage.database()?)?;
+            let config = Config { public_url: Some(public_url), ..configured(&person.storage, dir)? };
+            let link = locally(config, async |backend| {
                 Ok(backend.issue_login_link(&person.org, &person.email).await?)
             })?;
             writeln!(out, "{link}")?;
@@ -101,10 +112,10 @@ pub(crate) fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<Done> {
 
 fn serve(args: Serve) -> anyhow::Result<Done> {
     logs::init(args.log_format, SERVER_FILTER)?;
-    let dir = data_dir::existing_or_new(&args.data_dir)?;
+    let config = configured(&args.storage, args.storage.data_dir()?)?;
+    let config = Config { listen: args.listen, public_url: args.public_url, ..config };
     block_on(async {
         let mut stop = Stop::listen()?;
-        let config = Config { public_url: args.public_url, ..Config::new(args.listen, dir) };
         let backend = oakallow_backend::start(config).await.context("the backend cannot start")?;
         tracing::info!(listen = %backend.addr, "the backend is ready");
         stop.requested().await;
@@ -114,17 +125,22 @@ fn serve(args: Serve) -> anyhow::Result<Done> {
     })
 }
 
-/// Opens a data directory for one operation. A backend that serves it meanwhile is not disturbed: the
-/// database takes several processes.
+/// A backend on that storage.
+fn configured(storage: &Storage, data_dir: PathBuf) -> anyhow::Result<Config> {
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (database, key_file) = (storage.database()?, storage.key_file.clone());
+    Ok(Config { database, key_file, ..Config::new(nowhere, data_dir) })
+}
+
+/// Opens the data for one operation. A backend that serves it meanwhile is not disturbed: the database takes several
+/// processes.
 fn locally<T>(
-    dir: PathBuf,
-    public_url: Option<String>,
+    config: Config,
     operation: impl AsyncFnOnce(&Running) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
     logs::init(Format::Text, "warn")?;
     block_on(async {
-        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let config = Config { public_url, alone: false, ..Config::new(nowhere, dir) };
+        let config = Config { alone: false, ..config };
         let backend = oakallow_backend::start(config).await.context("the data cannot be opened")?;
         let result = operation(&backend).await;
         backend.shutdown().await;

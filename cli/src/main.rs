@@ -24,6 +24,7 @@ mod policy_file;
 mod policy_test;
 mod proxy;
 mod run;
+mod storage;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

@@ -319,12 +319,13 @@ pub(crate) fn hash_of(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Filter, by_arrival};
+    use crate::config::Database;
     use crate::store::{Db, sql};
 
     #[tokio::test]
     async fn a_page_of_an_export_is_read_where_it_stands() {
         let dir = tempfile::tempdir().unwrap();
-        let db = Db::open(dir.path()).await.unwrap();
+        let db = Db::open(dir.path(), &Database::DataDir).await.unwrap();
         let query = by_arrival("demo", &Filter::default(), 7);
         let plan = sql::made(format!("EXPLAIN QUERY PLAN {}", query.text()));
         let mut conn = db.read("demo").await.unwrap();

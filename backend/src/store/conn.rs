@@ -6,8 +6,9 @@ use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{Postgres, Sqlite, Transaction};
 
+use super::turns::Turn;
+
 /// A connection, or the transaction that it is in. Dropping a transaction undoes it.
-#[allow(dead_code, reason = "nothing opens PostgreSQL yet")]
 pub(crate) enum Conn {
     /// SQLite, each statement by itself.
     Lite(PoolConnection<Sqlite>),
@@ -15,8 +16,8 @@ pub(crate) enum Conn {
     LiteTx(Transaction<'static, Sqlite>),
     /// PostgreSQL, each statement by itself.
     Pg(PoolConnection<Postgres>),
-    /// PostgreSQL, in a transaction.
-    PgTx(Transaction<'static, Postgres>),
+    /// PostgreSQL, in a transaction; a writer's turn ends with it.
+    PgTx(Transaction<'static, Postgres>, Option<Turn>),
 }
 
 /// The driver's own connection.
@@ -31,15 +32,20 @@ impl Conn {
             Self::Lite(conn) => Side::Lite(conn),
             Self::LiteTx(tx) => Side::Lite(tx),
             Self::Pg(conn) => Side::Pg(conn),
-            Self::PgTx(tx) => Side::Pg(tx),
+            Self::PgTx(tx, _) => Side::Pg(tx),
         }
+    }
+
+    /// Whether several backends may be on its database.
+    pub(crate) const fn is_shared(&self) -> bool {
+        matches!(self, Self::Pg(_) | Self::PgTx(..))
     }
 
     /// Keeps what the transaction did. Outside of one, it is kept already.
     pub(crate) async fn commit(self) -> Result<(), sqlx::Error> {
         match self {
             Self::LiteTx(tx) => tx.commit().await,
-            Self::PgTx(tx) => tx.commit().await,
+            Self::PgTx(tx, _turn) => tx.commit().await,
             Self::Lite(_) | Self::Pg(_) => Ok(()),
         }
     }

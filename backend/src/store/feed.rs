@@ -3,6 +3,8 @@
 use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
 
+use super::conn::Side;
+use super::pg::CHANNEL;
 use super::{Conn, StoreError, signed, sql};
 use crate::feed::{Change, FeedItem};
 
@@ -17,9 +19,29 @@ pub(crate) async fn insert(
         .bind(org.as_str())
         .bind(text)
         .bind(signed(at))
-        .fetch_one(db)
+        .fetch_one(&mut *db)
         .await?;
+    sql::query(
+        "INSERT INTO feed_heads (org, seq) VALUES (?, ?) ON CONFLICT (org) DO UPDATE SET seq = excluded.seq",
+    )
+    .bind(org.as_str())
+    .bind(seq)
+    .execute(db)
+    .await?;
     Ok(FeedItem { seq, org: org.clone(), change })
+}
+
+/// Lets the other backends know, if there can be any, once this is committed, that an org's feed has grown.
+pub(crate) async fn notify(db: &mut Conn, org: &Name) -> Result<(), StoreError> {
+    let Side::Pg(conn) = db.side() else { return Ok(()) };
+    sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(org.as_str()).execute(conn).await?;
+    Ok(())
+}
+
+/// Where the feed of each org ends.
+pub(crate) async fn heads(db: &mut Conn) -> Result<Vec<(Name, i64)>, StoreError> {
+    let rows: Vec<(String, i64)> = sql::query_as("SELECT org, seq FROM feed_heads").fetch_all(db).await?;
+    rows.into_iter().map(|(org, seq)| Ok((super::name("feed_heads", "org", &org)?, seq))).collect()
 }
 
 /// What an org's feed says after `seq`, oldest first, at most `limit` lines.

@@ -16,7 +16,9 @@ pub(crate) mod feed;
 pub(crate) mod idempotency;
 pub(crate) mod keys;
 pub(crate) mod kill_switches;
+mod lite;
 pub(crate) mod orgs;
+mod pg;
 pub(crate) mod proxies;
 pub(crate) mod redemptions;
 pub(crate) mod rules;
@@ -25,13 +27,17 @@ pub(crate) mod sql;
 pub(crate) mod standing;
 pub(crate) mod tenants;
 pub(crate) mod tools;
+mod turns;
 pub(crate) mod users;
+pub(crate) mod vault_keys;
 pub(crate) mod votes;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use oakallow_policy::id::Name;
+use sqlx::error::DatabaseError;
+use sqlx::postgres::PgDatabaseError;
 
 use crate::feed::{Change, FeedItem};
 use crate::state::App;
@@ -50,6 +56,19 @@ pub(crate) enum StoreError {
     /// Locked by another process, full, read-only, gone: not this request's doing, and it may pass.
     #[error("the database cannot be used: {0}")]
     Unavailable(sqlx::Error),
+    #[error("{}", sql::Nul)]
+    Nul,
+    /// The connection was lost while it committed: it did, or did not.
+    #[error("the database went away during a commit: {0}")]
+    Unsure(sqlx::Error),
+    /// What the URL says is not repeated: there may be a password in it.
+    #[error("its URL is not postgres://USER[:PASSWORD]@HOST[:PORT]/DATABASE[?sslmode=verify-full]")]
+    Url,
+    #[error(
+        "the role may pass row level security (SUPERUSER or BYPASSRLS), and with that the wall between orgs: use a \
+         role that may not"
+    )]
+    Unwalled,
     #[error("migration: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
     #[error("corrupt row `{row}` in `{table}.{column}`: {problem}")]
@@ -64,17 +83,51 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::PoolTimedOut => Self::Busy,
-            sqlx::Error::PoolClosed | sqlx::Error::Io(_) => Self::Unavailable(error),
-            sqlx::Error::Database(ref e) if is_environment(e.code().as_deref()) => Self::Unavailable(error),
+            sqlx::Error::Encode(ref e) if e.is::<sql::Nul>() => Self::Nul,
+            sqlx::Error::PoolClosed | sqlx::Error::Io(_) | sqlx::Error::Tls(_) => Self::Unavailable(error),
+            sqlx::Error::Database(ref e) => match blame(e.as_ref()) {
+                Blame::Environment => Self::Unavailable(error),
+                Blame::Others => Self::Busy,
+                Blame::Statement => Self::Db(error),
+            },
             other => Self::Db(other),
         }
     }
 }
 
+/// Whose doing a database error is.
+enum Blame {
+    /// The file, the disk, the server, the connection to it.
+    Environment,
+    /// Those who are at work beside us.
+    Others,
+    /// The statement's, or its values'.
+    Statement,
+}
+
+fn blame(error: &dyn DatabaseError) -> Blame {
+    let code = error.code().unwrap_or_default();
+    if error.try_downcast_ref::<PgDatabaseError>().is_some() {
+        return blame_of_postgres(&code);
+    }
+    if is_environment(&code) { Blame::Environment } else { Blame::Statement }
+}
+
+/// Error codes of PostgreSQL (appendix A of its documentation): connection (08), resources (53), intervention of an
+/// operator (57P, 57014), system (58), a standby (25006); and serialization, deadlock, a lock that was not to be had.
+fn blame_of_postgres(code: &str) -> Blame {
+    let environment = ["08", "53", "57P", "57014", "58", "25006"];
+    match code {
+        "40001" | "40P01" | "55P03" => Blame::Others,
+        code if environment.iter().any(|begins| code.starts_with(begins)) => Blame::Environment,
+        _ => Blame::Statement,
+    }
+}
+
 /// Result codes of SQLite (sqlite.org/rescode.html) that tell of the file, the disk or a lock: BUSY,
 /// LOCKED, READONLY, IOERR, FULL, CANTOPEN. An extended code has the primary one in its low byte.
-fn is_environment(code: Option<&str>) -> bool {
-    let code = code.and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xFF);
+fn is_environment(code: &str) -> bool {
+    let code = code.parse::<u32>().ok().map(|code| code & 0xFF);
     matches!(code, Some(5 | 6 | 8 | 10 | 13 | 14))
 }
 
@@ -134,9 +187,18 @@ impl Write {
         // On a task of its own: a client that leaves at this moment cannot keep a change that is
         // committed from being heard of.
         let done = tokio::spawn(async move {
-            self.tx.commit().await?;
-            for item in self.announcements {
-                self.app.feed.publish(item);
+            let Self { mut tx, announcements, app } = self;
+            let shared = tx.is_shared();
+            if let Some(last) = announcements.last() {
+                feed::notify(&mut tx, &last.org).await?;
+            }
+            tx.commit().await.map_err(|e| match StoreError::from(e) {
+                StoreError::Unavailable(cause) if shared => StoreError::Unsure(cause),
+                other => other,
+            })?;
+            // A shared database tells every backend, this one too (`tail`).
+            for item in announcements.into_iter().filter(|_| !shared) {
+                app.feed.publish(item);
             }
             Ok(())
         });

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::marker::PhantomData;
 
 use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
 use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, FromRow, Postgres, Sqlite};
@@ -20,6 +20,16 @@ pub(crate) enum Value {
     Bool(bool),
     Text(Option<String>),
     Bytes(Vec<u8>),
+}
+
+/// A text that PostgreSQL cannot hold. SQLite could; what one refuses, both do.
+#[derive(Debug, thiserror::Error)]
+#[error("a text contains U+0000")]
+pub(crate) struct Nul;
+
+fn refuse_nul(values: &[Value]) -> Result<(), sqlx::Error> {
+    let has = |value: &Value| matches!(value, Value::Text(Some(text)) if text.contains('\0'));
+    if values.iter().any(has) { Err(sqlx::Error::Encode(Nul.into())) } else { Ok(()) }
 }
 
 macro_rules! from {
@@ -133,6 +143,7 @@ macro_rules! native {
 macro_rules! sent {
     ($query:expr, $row:ty, $conn:expr, $send:ident) => {{
         let Query { text, values } = $query;
+        refuse_nul(&values)?;
         match $conn.side() {
             Side::Lite(db) => native!(Sqlite, $row, text, values).$send(db).await,
             Side::Pg(db) => native!(Postgres, $row, dollars(&text), values).$send(db).await,
@@ -155,6 +166,7 @@ impl Query {
 
     pub(crate) async fn execute(self, conn: &mut Conn) -> Result<Done, sqlx::Error> {
         let Self { text, values } = self;
+        refuse_nul(&values)?;
         let rows = match conn.side() {
             Side::Lite(db) => {
                 bound!(sqlx::query::<Sqlite>(AssertSqlSafe(text)), values).execute(db).await?.rows_affected()
@@ -191,6 +203,9 @@ impl<T: Row> QueryAs<T> {
     /// come.
     pub(crate) fn fetch(self, conn: &mut Conn) -> BoxStream<'_, Result<T, sqlx::Error>> {
         let Query { text, values } = self.query;
+        if let Err(error) = refuse_nul(&values) {
+            return stream::once(std::future::ready(Err(error))).boxed();
+        }
         match conn.side() {
             Side::Lite(db) => native!(Sqlite, T, text, values).fetch(db).boxed(),
             Side::Pg(db) => native!(Postgres, T, dollars(&text), values).fetch(db).boxed(),

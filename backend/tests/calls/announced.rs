@@ -1,6 +1,6 @@
 //! What a proxy said of its chain, and what came of it.
 
-use oakallow_backend::audit::{Verified, verify};
+use oakallow_backend::audit::Verified;
 use oakallow_policy::audit::{Chained, EventData, EventType, Head};
 use serde_json::json;
 
@@ -23,7 +23,7 @@ fn some(proxy: &mut Proxy, txns: &[&str]) -> Vec<Chained> {
 }
 
 async fn found(stack: &Stack) -> Verified {
-    verify(stack.dir.path(), "demo").await.unwrap()
+    stack.verified().await
 }
 
 #[tokio::test]

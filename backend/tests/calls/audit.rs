@@ -73,7 +73,7 @@ async fn a_second_story_is_refused_and_recorded_once() {
         assert_eq!((status, problem["code"].as_str()), (409, Some("audit_chain_broken")));
     }
     assert_eq!(stack.events("proxy.chain_broken").await.len(), 1);
-    let found = oakallow_backend::audit::verify(stack.dir.path(), "demo").await.unwrap();
+    let found = stack.verified().await;
     assert_eq!(found.violations.len(), 1, "{:?}", found.violations);
     assert!(found.violations[0].contains(&proxy.id), "{:?}", found.violations);
     assert_eq!(stack.events("call.requested").await[0]["txn"], "txn_0");
@@ -128,7 +128,7 @@ async fn a_sound_record_verifies_and_a_forward_without_leave_does_not() {
         proxy.event(EventType::CallForwarded, "txn_p", forwarded(PermitReason::Passthrough, None)),
     ];
     assert_eq!(ship(&stack, &proxy, &proxy.batch(&events)).await.0, 200);
-    let found = oakallow_backend::audit::verify(stack.dir.path(), "demo").await.unwrap();
+    let found = stack.verified().await;
     assert!(found.is_sound(), "{:?}", found.violations);
     assert_eq!((found.forwarded, found.open.len()), (3, 2));
 
@@ -155,34 +155,32 @@ async fn a_sound_record_verifies_and_a_forward_without_leave_does_not() {
         ),
     ];
     assert_eq!(ship(&stack, &proxy, &proxy.batch(&bad)).await.0, 200);
-    let found = oakallow_backend::audit::verify(stack.dir.path(), "demo").await.unwrap();
+    let found = stack.verified().await;
     assert_eq!(found.violations.len(), 6, "{:?}", found.violations);
 }
 
 #[tokio::test]
 async fn the_log_refuses_change_and_a_changed_file_is_found() {
-    use sqlx::Connection as _;
     let stack = start().await;
-    let path = format!("sqlite://{}", stack.dir.path().join("oakallow.db").display());
-    let mut db = sqlx::SqliteConnection::connect(&path).await.unwrap();
+    let mut db = stack.raw().await;
     for sql in [
         "UPDATE events SET body = '{}'",
         "DELETE FROM events",
         "UPDATE chain_heads SET seq = 1",
         "DELETE FROM chain_heads",
     ] {
-        let refused = sqlx::query(sql).execute(&mut db).await.unwrap_err().to_string();
+        let refused = db.execute(sql).await.unwrap_err();
         assert!(refused.contains("append-only") || refused.contains("only grows"), "{sql}: {refused}");
     }
     // Somebody with the file can drop the trigger; the chain still tells.
-    sqlx::query("DROP TRIGGER events_refuse_update").execute(&mut db).await.unwrap();
-    sqlx::query(
+    let drop = db.either("DROP TRIGGER events_refuse_update", "DROP TRIGGER events_refuse_change ON events");
+    db.execute(drop).await.unwrap();
+    db.execute(
         "UPDATE events SET body = replace(body, 'demo-tools', 'evil-tools') WHERE type = 'key.created'",
     )
-    .execute(&mut db)
     .await
     .unwrap();
-    let found = oakallow_backend::audit::verify(stack.dir.path(), "demo").await.unwrap();
+    let found = stack.verified().await;
     assert!(!found.is_sound());
 }
 

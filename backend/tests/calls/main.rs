@@ -11,6 +11,8 @@ mod announced;
 mod approvals;
 mod audit;
 mod consumption;
+#[path = "../support/database.rs"]
+mod database;
 mod ended;
 mod external;
 mod nesting;

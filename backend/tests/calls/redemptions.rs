@@ -43,7 +43,7 @@ async fn redeem(stack: &Stack, jti: &str) {
 
 /// What a check finds: tokens not yet shipped, and violations.
 async fn found(stack: &Stack) -> (Vec<String>, Vec<String>) {
-    let found = oakallow_backend::audit::verify(stack.dir.path(), "demo").await.unwrap();
+    let found = stack.verified().await;
     (found.unshipped, found.violations)
 }
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use oakallow_backend::{Bootstrap, Clock, Config, Running};
+use oakallow_backend::audit::Verified;
+use oakallow_backend::{Bootstrap, Clock, Config, Database, Running};
 use oakallow_policy::audit::{Chained, Event, EventData, EventType, Head};
 use oakallow_policy::canonical::{base64url, hex, sha256};
 use oakallow_policy::fingerprint::Fingerprint;
@@ -14,6 +15,8 @@ use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::database::{self, Raw};
+
 /// The approver.
 pub(crate) const OWNER: &str = "owner@example.com";
 /// Answers for the agents.
@@ -23,6 +26,7 @@ pub(crate) const START: u64 = 1_790_000_000_000;
 
 pub(crate) struct Stack {
     pub(crate) dir: TempDir,
+    pub(crate) database: Database,
     pub(crate) clock: Clock,
     pub(crate) running: Running,
     pub(crate) url: String,
@@ -45,8 +49,10 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Stack {
     let clock = Clock::manual(START);
     let mut config = Config::new("127.0.0.1:0".parse().unwrap(), dir.path().to_owned());
     config.clock = clock.clone();
+    config.database = database::fresh(dir.path()).await;
     config.sweep_interval = Duration::from_millis(50);
     change(&mut config);
+    let database = config.database.clone();
     let running = oakallow_backend::start(config).await.unwrap();
     let owner = Bootstrap { org: "demo".to_owned(), owner_email: OWNER.to_owned() };
     let management = running.bootstrap(owner).await.unwrap().expose().to_owned();
@@ -55,6 +61,7 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Stack {
     let http = Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let mut stack = Stack {
         dir,
+        database,
         clock,
         running,
         url,
@@ -70,6 +77,16 @@ pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Stack {
 }
 
 impl Stack {
+    /// The database, past the backend.
+    pub(crate) async fn raw(&self) -> Raw {
+        Raw::open(self.dir.path(), &self.database).await
+    }
+
+    /// What a check of the whole record finds.
+    pub(crate) async fn verified(&self) -> Verified {
+        oakallow_backend::audit::verify_in(self.dir.path(), &self.database, "demo").await.unwrap()
+    }
+
     async fn seed(&mut self) {
         for tenant in ["acme", "globex"] {
             self.made("/v1/tenants", json!({"id": tenant, "name": tenant})).await;

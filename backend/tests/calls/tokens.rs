@@ -281,12 +281,7 @@ async fn a_clock_that_is_set_forth_and_back_makes_no_token_good_again() {
     stack.clock.advance_ms(3_600_000);
     assert_eq!(verified().await["reason"], "expired");
     // Long enough for what has expired to be swept away.
-    let path = format!("sqlite://{}", stack.dir.path().join("oakallow.db").display());
-    let kept = async || {
-        use sqlx::Connection as _;
-        let mut db = sqlx::SqliteConnection::connect(&path).await.unwrap();
-        sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM redemptions").fetch_one(&mut db).await.unwrap()
-    };
+    let kept = async || stack.raw().await.count("SELECT COUNT(*) FROM redemptions").await;
     stack.until("the redemption is forgotten", async || kept().await == 0).await;
     stack.clock.set_back_ms(3_600_000);
     assert_eq!(verified().await["reason"], "replayed");

@@ -8,8 +8,11 @@
 )]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod database;
+
 use std::time::Duration;
 
+use database::Raw;
 use oakallow_backend::{Bootstrap, Clock, Config, Running};
 use oakallow_policy::strict_json;
 use oakallow_policy::wire::Secret;
@@ -43,6 +46,7 @@ impl Backend {
         let clock = Clock::manual(START_MS);
         let mut config = Config::new(([127, 0, 0, 1], 0).into(), dir.path().join("data"));
         config.clock = clock.clone();
+        config.database = database::fresh(&config.data_dir).await;
         change(&mut config);
         let running = oakallow_backend::start(config.clone()).await.unwrap();
         let url = format!("http://{}", running.addr);
@@ -56,6 +60,11 @@ impl Backend {
 
     pub(crate) fn data_dir(&self) -> std::path::PathBuf {
         self.dir.path().join("data")
+    }
+
+    /// The database, past the backend.
+    pub(crate) async fn raw(&self) -> Raw {
+        Raw::open(&self.data_dir(), &self.config.database).await
     }
 
     pub(crate) async fn stop(&mut self) {
@@ -101,6 +110,17 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// A credential at a backend.
+    pub(crate) fn new(url: &str, key: Option<&str>) -> Self {
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
+        Self { url: url.to_owned(), key: key.map(str::to_owned), tenant: None, http }
+    }
+
+    /// The same credential at another backend.
+    pub(crate) fn at(&self, url: &str) -> Self {
+        Self { url: url.to_owned(), ..self.clone() }
+    }
+
     /// The same credential, selecting a tenant.
     pub(crate) fn naming(&self, tenant: &str) -> Self {
         Self { tenant: Some(tenant.to_owned()), ..self.clone() }

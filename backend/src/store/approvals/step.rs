@@ -104,10 +104,11 @@ pub(crate) async fn transition(
 
 #[cfg(test)]
 mod tests {
+    use oakallow_policy::id::Name;
     use oakallow_policy::wire::ApprovalStatus;
 
     use super::*;
-    use crate::store::Db;
+    use crate::store::{Db, orgs};
 
     const NOW: UnixMs = 1_000;
     const STATUSES: [ApprovalStatus; 6] = [
@@ -154,9 +155,9 @@ mod tests {
     #[tokio::test]
     async fn the_database_takes_the_steps_of_the_table_and_no_others() {
         let dir = tempfile::tempdir().unwrap();
-        let db = Db::open(dir.path()).await.unwrap();
+        let db = Db::for_test(dir.path()).await;
         let mut write = db.begin("demo").await.unwrap();
-        sql::query("PRAGMA defer_foreign_keys = ON").execute(&mut write).await.unwrap();
+        orgs::insert(&mut write, &Name::new("demo").unwrap(), NOW).await.unwrap();
         for status in STATUSES {
             for kind in approval::Step::ALL {
                 for deadline in [NOW - 1, NOW, NOW + 1] {
