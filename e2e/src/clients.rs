@@ -99,7 +99,9 @@ fn cache() -> PathBuf {
     env::var_os("OAKALLOW_CACHE").map_or_else(home, PathBuf::from)
 }
 
-fn interpreter(file: &str) -> Command {
+/// What runs a script of this name.
+#[must_use]
+pub fn interpreter(file: &str) -> Command {
     if file.ends_with(".mjs") {
         return node();
     }
