@@ -53,6 +53,7 @@ pub static STAGE: LazyLock<Stage> = LazyLock::new(|| {
             principal: name("agent"),
             tenant: None,
             owner: None,
+            token_email: None,
         },
     }
 });

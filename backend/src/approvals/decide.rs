@@ -106,7 +106,7 @@ pub(crate) fn eligible(
         return Err(DecideError::Role);
     }
     let owner = approval.owner.as_deref();
-    let themselves = [owner, subject_of_token(&approval.principal)];
+    let themselves = [owner, approval.token_email.as_deref(), subject_of_token(&approval.principal)];
     if themselves.into_iter().flatten().any(|person| same_person(person, &decider.email)) {
         return Err(DecideError::SelfApproval);
     }

@@ -25,6 +25,8 @@ pub(crate) struct Ask {
     pub(crate) principal: Name,
     /// E-mail of the person who answers for the principal.
     pub(crate) owner: Option<String>,
+    /// E-mail in the caller's token: whoever has it does not decide, vouched for or not.
+    pub(crate) token_email: Option<String>,
     pub(crate) tenant: Option<Name>,
     pub(crate) audience: Name,
     pub(crate) tool: Name,
@@ -198,6 +200,7 @@ async fn create(app: &Arc<App>, write: &mut Write, ask: &Ask) -> Result<Approval
         fingerprint: ask.fingerprint,
         principal: ask.principal.clone(),
         owner: ask.owner.clone(),
+        token_email: ask.token_email.clone(),
         tenant: ask.tenant.clone(),
         audience: ask.audience.clone(),
         tool: ask.tool.clone(),

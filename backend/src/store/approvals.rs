@@ -14,7 +14,7 @@ mod step;
 
 pub(crate) use step::{Step, transition};
 
-/// An approval: what is asked for, by whom, and where it stands (the columns of `0102_approvals.sql`).
+/// An approval: what is asked for, by whom, and where it stands (the columns of `0102_approvals.sql` and later).
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Approval {
     pub(crate) id: String,
@@ -24,6 +24,7 @@ pub(crate) struct Approval {
     pub(crate) fingerprint: Fingerprint,
     pub(crate) principal: Name,
     pub(crate) owner: Option<String>,
+    pub(crate) token_email: Option<String>,
     pub(crate) tenant: Option<Name>,
     pub(crate) audience: Name,
     pub(crate) tool: Name,
@@ -85,6 +86,7 @@ struct Row {
     fingerprint: String,
     principal: String,
     owner: Option<String>,
+    token_email: Option<String>,
     tenant: Option<String>,
     audience: String,
     tool: String,
@@ -125,6 +127,7 @@ impl TryFrom<Row> for Approval {
                 .ok_or_else(|| corrupt("fingerprint", &id, &row.fingerprint))?,
             principal: name("principal", row.principal)?,
             owner: row.owner,
+            token_email: row.token_email,
             tenant: optional("tenant", row.tenant)?,
             audience: name("audience", row.audience)?,
             tool: name("tool", row.tool)?,
@@ -159,10 +162,10 @@ impl TryFrom<Row> for Approval {
 /// Stores a new one. `false`: another creator of the same call was first.
 pub(crate) async fn insert(conn: &mut Conn, new: &Approval) -> Result<bool, StoreError> {
     let done = sql::query(
-        "INSERT INTO approvals (id, org, reference, status, fingerprint, principal, owner, tenant, \
-         audience, tool, resource, method, route, definition_hash, risk_level, reason, resolved_from, \
+        "INSERT INTO approvals (id, org, reference, status, fingerprint, principal, owner, token_email, \
+         tenant, audience, tool, resource, method, route, definition_hash, risk_level, reason, resolved_from, \
          rule, policy_version, txn, levels, created_ms, expires_ms) \
-         VALUES (?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+         VALUES (?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT (org, fingerprint) WHERE status IN ('pending', 'approved') DO NOTHING",
     )
     .bind(&new.id)
@@ -171,6 +174,7 @@ pub(crate) async fn insert(conn: &mut Conn, new: &Approval) -> Result<bool, Stor
     .bind(new.fingerprint.to_string())
     .bind(new.principal.as_str())
     .bind(&new.owner)
+    .bind(&new.token_email)
     .bind(new.tenant.as_deref())
     .bind(new.audience.as_str())
     .bind(new.tool.as_str())

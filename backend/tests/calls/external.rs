@@ -36,6 +36,36 @@ async fn nobody_approves_for_a_token_or_a_certificate_of_their_own() {
 }
 
 #[tokio::test]
+async fn who_is_named_in_a_token_does_not_decide_for_it_and_does_not_answer_for_it() {
+    let stack = start().await;
+    let proxy = stack.enrol().await;
+    let ask_with = async |tool: &str, owner: Option<&str>, email: &str| {
+        let (mut body, _) = proxy.asks(tool, &format!("{owner:?} {email}"), "txn_1");
+        body["proxy"]["principal"] = json!("oidc:corp:7f3a");
+        body["proxy"]["token_email"] = json!(email);
+        if let Some(owner) = owner {
+            body["proxy"]["owner"] = json!(owner);
+        }
+        stack.post(&proxy.key, "/v1/approvals", &body).await
+    };
+    for email in [OWNER, &OWNER.to_uppercase()] {
+        let (status, asked) = ask_with("transfer_funds", Some("ops@example.com"), email).await;
+        assert_eq!(status, 201, "{asked}");
+        let (status, problem) = stack.decide(asked["id"].as_str().unwrap(), "approved").await;
+        assert_eq!((status, problem["code"].as_str()), (403, Some("self_approval")), "{email}");
+    }
+    // It takes nobody's place: the owner is still barred, and still missing.
+    let (_, asked) = ask_with("transfer_funds", Some(OWNER), "grace@example.com").await;
+    assert_eq!(stack.decide(asked["id"].as_str().unwrap(), "approved").await.0, 403);
+    let (status, problem) = ask_with("wipe_disk", None, "grace@example.com").await;
+    assert_eq!((status, problem["code"].as_str()), (403, Some("owner_unknown")));
+    let (status, problem) = ask_with("transfer_funds", Some(OWNER), "grace").await;
+    assert_eq!(status, 422, "{problem}");
+    let (_, asked) = ask_with("transfer_funds", Some("ops@example.com"), "grace@example.com").await;
+    assert_eq!(stack.decide(asked["id"].as_str().unwrap(), "approved").await.0, 200);
+}
+
+#[tokio::test]
 async fn nobody_is_asked_about_a_risky_call_that_could_be_their_own() {
     let stack = start().await;
     let proxy = stack.enrol().await;

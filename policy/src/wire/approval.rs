@@ -95,6 +95,10 @@ pub struct ProxyContext {
     /// not approve its calls. Of other principals the backend knows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Name>,
+    /// E-mail that the caller's own token names, whether or not anybody vouches for it. Whoever has it may not
+    /// approve the call either; it makes nobody the owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_email: Option<Name>,
     /// The proxy's route.
     pub route: Name,
     /// The tool server.

@@ -80,6 +80,7 @@ impl Life<'_> {
             proxy: Some(ProxyContext {
                 principal: call.names.principal.clone(),
                 owner: call.caller.owner.clone(),
+                token_email: call.caller.token_email.clone(),
                 route: call.route.name.clone(),
                 audience: call.names.audience.clone(),
                 fingerprint: prints.fingerprint,

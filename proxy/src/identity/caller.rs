@@ -29,6 +29,8 @@ pub struct Caller {
     pub tenant: Option<Name>,
     /// E-mail of the person who answers for a token or a certificate; of keys the backend knows it.
     pub owner: Option<Name>,
+    /// E-mail in the token, vouched for or not: it may bar a person from deciding, and lets nobody do anything.
+    pub token_email: Option<Name>,
 }
 
 /// What was found good, as far as it is needed to look at it again.
@@ -48,6 +50,13 @@ impl Credential {
             Self::Key(_) => None,
             Self::Token(token) => token.owner.as_ref(),
             Self::Certificate(_, listener) => listener.config.tls.as_ref()?.clients.as_ref()?.owner.as_ref(),
+        }
+    }
+
+    fn token_email(&self) -> Option<&Name> {
+        match self {
+            Self::Token(token) => token.email.as_ref(),
+            Self::Key(_) | Self::Certificate(..) => None,
         }
     }
 }
@@ -120,8 +129,8 @@ impl<'a> Gate<'a> {
         let (credential, principal, reach) = self.known(headers, true).await?;
         let wanted = wanted_tenant(headers)?;
         let tenant = selected(reach.as_ref(), wanted.as_ref(), (self.snapshot, self.limited))?;
-        let owner = credential.owner().cloned();
-        Ok(Caller { credential, principal, tenant, owner })
+        let (owner, token_email) = (credential.owner().cloned(), credential.token_email().cloned());
+        Ok(Caller { credential, principal, tenant, owner, token_email })
     }
 
     /// Who sends a request, by its credential alone: for the record, whatever else is wrong with it.
@@ -204,7 +213,8 @@ pub fn by_key(headers: &HeaderMap, snapshot: &Snapshot) -> Result<Caller, Refusa
     let wanted = wanted_tenant(headers)?;
     let tenant = selected(Some(&record.tenancy), wanted.as_ref(), (snapshot, false))?;
     let credential = Credential::Key(record.sha256.clone());
-    Ok(Caller { credential, principal: record.principal.clone(), tenant, owner: None })
+    let principal = record.principal.clone();
+    Ok(Caller { credential, principal, tenant, owner: None, token_email: None })
 }
 
 /// Whose key a request has, whatever else is wrong with it.

@@ -76,6 +76,8 @@ pub struct Verified {
     pub(super) tenancy: Option<Tenancy>,
     /// The person who answers for who calls, as far as the token says.
     pub(super) owner: Option<Name>,
+    /// The e-mail in it, which its holder may have made up.
+    pub(super) email: Option<Name>,
 }
 
 impl Verified {
@@ -157,21 +159,25 @@ impl<'t> Unverified<'t> {
             principal: principal.ok_or(Flaw::Principal)?,
             tenancy: self.tenancy(&issuer.tenant).ok_or(Flaw::Tenant)?,
             owner: self.owner(&issuer.owner),
+            email: self.email(EMAIL),
         })
     }
 
     /// Who answers for the caller: the person whose token it is, where the issuer vouches for that, whoever else is
     /// configured to answer for those of this issuer.
     fn owner(&self, owner: &TokenOwner) -> Option<Name> {
-        let claimed = |claim: &str| self.claims.get(claim)?.as_str().and_then(|text| email(text).ok());
         // An address that its holder may have made up is nobody's (OpenID Connect Core section 5.1).
         let vouched = self.claims.get("email_verified") == Some(&Value::Bool(true));
-        let own = if vouched { claimed(EMAIL) } else { None };
+        let own = if vouched { self.email(EMAIL) } else { None };
         own.or_else(|| match owner {
             TokenOwner::Fixed(email) => Some(email.clone()),
             TokenOwner::Claim(claim) if claim == EMAIL => None,
-            TokenOwner::Claim(claim) => claimed(claim),
+            TokenOwner::Claim(claim) => self.email(claim),
         })
+    }
+
+    fn email(&self, claim: &str) -> Option<Name> {
+        self.claims.get(claim)?.as_str().and_then(|text| email(text).ok())
     }
 
     /// Where a claim has to name the tenant and does not, there is none that could be taken instead.

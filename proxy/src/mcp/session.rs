@@ -260,7 +260,13 @@ mod tests {
     fn caller(principal: &str, tenant: Option<&str>) -> Caller {
         let name = |n| Name::new(n).unwrap();
         let credential = crate::identity::Credential::Key(String::new());
-        Caller { credential, principal: name(principal), tenant: tenant.map(name), owner: None }
+        Caller {
+            credential,
+            principal: name(principal),
+            tenant: tenant.map(name),
+            owner: None,
+            token_email: None,
+        }
     }
 
     fn key(byte: u8) -> TokenKey {

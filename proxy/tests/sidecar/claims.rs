@@ -146,5 +146,8 @@ async fn who_answers_for_a_token_is_told_to_whom_decides() {
         assert_eq!(answer.status(), 202, "{issuer} {claim}");
         let asked = world.sidecar.backend.asked().remove(0);
         assert_eq!(asked.owner.as_ref().map(|name| name.as_str()), owner, "{issuer} {claim}");
+        // Whoever has it does not decide, whether or not anybody vouches for it.
+        let own = claim["email"].as_str().filter(|email| email.contains('@'));
+        assert_eq!(asked.token_email.as_ref().map(|name| name.as_str()), own, "{issuer} {claim}");
     }
 }

@@ -116,11 +116,14 @@ async fn ask_of_proxy(
         true => context.owner.map(|owner| owner_email("/proxy/owner", &owner)).transpose()?,
         false => owner_of(&mut db, &org, &context.principal).await?,
     };
+    let token_email =
+        context.token_email.map(|email| owner_email("/proxy/token_email", &email)).transpose()?;
     if nobody_answers(&context.principal, owner.as_deref(), risk_level) {
         return Err(DecideError::OwnerUnknown.into());
     }
     Ok(Ask {
         owner,
+        token_email,
         risk_level,
         levels: tool.and_then(|t| t.approval.levels).unwrap_or(1),
         timeout_s: tool.and_then(|t| t.approval.timeout_s).unwrap_or(settings.approval_timeout_s),
@@ -192,6 +195,7 @@ async fn ask_of_rest(
     let settings = orgs::settings(&mut db, &org).await?;
     Ok(Ask {
         owner: credential.key.owner.clone(),
+        token_email: None,
         risk_level: decision.risk_level(),
         levels: tool.and_then(|t| t.approval.levels).unwrap_or(1),
         timeout_s: tool.and_then(|t| t.approval.timeout_s).unwrap_or(settings.approval_timeout_s),
