@@ -14,10 +14,12 @@ use serde_json::{Value, json};
 
 /// Who decides in the demo org.
 const APPROVER: &str = "approver@demo.example";
+/// Who answers for the callers.
+const LEAD: Option<&str> = Some("lead@demo.example");
 
-fn token(key: &Ed25519KeyPair, subject: &str) -> String {
+fn token(key: &Ed25519KeyPair, subject: &str, lead: Option<&str>) -> String {
     // Good for as long as this test may take, and longer.
-    let claims = json!({"iss": "https://login.example", "aud": "tools", "sub": subject, "exp": 4_000_000_000_u64, "org_unit": "globex"});
+    let claims = json!({"iss": "https://login.example", "aud": "tools", "sub": subject, "exp": 4_000_000_000_u64, "org_unit": "globex", "lead": lead});
     let part = |value: &Value| base64url(value.to_string().as_bytes());
     let signed = format!("{}.{}", part(&json!({"alg": "EdDSA", "kid": "one", "typ": "JWT"})), part(&claims));
     let signature = key.sign(signed.as_bytes());
@@ -43,7 +45,7 @@ async fn a_call_with_a_token_over_tls_is_approved_consumed_and_run_once() {
         },
         "issuers": [{
             "name": "corp", "issuer": "https://login.example", "audience": "tools",
-            "jwks_file": dir.join("jwks.json"), "tenant_claim": "org_unit",
+            "jwks_file": dir.join("jwks.json"), "tenant_claim": "org_unit", "owner_claim": "lead",
         }],
     });
     let routes = [Route::http("identity", "demo-tools", stack.env("OAKALLOW_TOOLS"))];
@@ -52,8 +54,10 @@ async fn a_call_with_a_token_over_tls_is_approved_consumed_and_run_once() {
     let root = Certificate::from_pem(tls.cert.pem().as_bytes()).unwrap();
     let client = Client::builder().no_proxy().tls_certs_only([root]).build().unwrap();
     let url = proxy.url.replace("http://127.0.0.1", "https://localhost") + "/tools/restart_service";
-    let call =
-        client.post(&url).bearer_auth(token(&signer, "grace")).json(&json!({"service": "server-prod-01"}));
+    let call = client
+        .post(&url)
+        .bearer_auth(token(&signer, "grace", LEAD))
+        .json(&json!({"service": "server-prod-01"}));
     let call = tokio::spawn(call.send());
     let id = control.await_pending("restart_service").await;
     assert_eq!(control.approval(&id).await["tenant_id"], "globex");
@@ -68,16 +72,15 @@ async fn a_call_with_a_token_over_tls_is_approved_consumed_and_run_once() {
     let requested = life.iter().find(|event| event["type"] == "call.requested").unwrap();
     assert_eq!(requested["data"]["principal"], "oidc:corp:grace");
 
-    // Nobody is known to answer for her, so nobody is asked about what is risky.
-    let risky = proxy.url.replace("http://127.0.0.1", "https://localhost") + "/tools/transfer_funds";
-    let arguments = json!({"from": "a", "to": "b", "amount": 1});
-    let answer =
-        client.post(risky).bearer_auth(token(&signer, "grace")).json(&arguments).send().await.unwrap();
+    // Without anybody who answers for her, nobody is asked.
+    let alone = client.post(&url).bearer_auth(token(&signer, "grace", None));
+    let answer = alone.json(&json!({"service": "server-prod-02"})).send().await.unwrap();
     assert_eq!(answer.status(), 403);
     assert_eq!(answer.json::<Value>().await.unwrap()["code"], "owner_unknown");
 
     // The approver, as a caller.
-    let call = client.post(&url).bearer_auth(token(&signer, APPROVER)).header("prefer", "respond-async");
+    let call =
+        client.post(&url).bearer_auth(token(&signer, APPROVER, LEAD)).header("prefer", "respond-async");
     let answer = call.json(&json!({"service": "server-prod-01"})).send().await.unwrap();
     assert_eq!(answer.status(), 202);
     let id = control.await_pending("restart_service").await;

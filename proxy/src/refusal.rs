@@ -152,7 +152,7 @@ impl Refusal {
             Self::BodyTooSlow => "send the body without long pauses".to_owned(),
             Self::UnsupportedEncoding => "send the body without Content-Encoding".to_owned(),
             Self::OwnerUnknown => {
-                "nobody was asked: a call of this risk is approved by somebody else than who answers for its caller, and the credential does not say who that is; see `owner_claim`, `owner` and `client_owner` of the proxy".to_owned()
+                "nobody was asked: a call is approved by somebody else than who answers for its caller, and the credential does not say who that is; see `owner_claim`, `owner` and `client_owner` of the proxy".to_owned()
             }
             Self::Disabled(d) => {
                 format!("disabled by `{}`; ask an administrator of the org if you need it", d.resolved_from)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use oakallow_policy::audit::EventType;
 use oakallow_policy::id::Name;
-use oakallow_policy::principal::{is_external, subject_of_token};
+use oakallow_policy::principal::subject_of_token;
 use oakallow_policy::timestamp;
 use oakallow_policy::tool::RiskLevel;
 use oakallow_policy::wire::ApprovalStatus;
@@ -48,7 +48,7 @@ pub(crate) enum DecideError {
     #[error("you answer for the agent that asks: somebody else must decide")]
     SelfApproval,
     #[error(
-        "nobody is known to answer for who asks, and a call of this risk is decided by somebody else: set `owner_claim`, `owner` or `client_owner` in the proxy"
+        "nobody is known to answer for who asks, so whoever decides may be the caller: set `owner_claim`, `owner` or `client_owner` in the proxy, the `owner` of a key"
     )]
     OwnerUnknown,
     #[error("a key does not decide calls of high and critical tools: sign in to the dashboard")]
@@ -110,19 +110,17 @@ pub(crate) fn eligible(
     if themselves.into_iter().flatten().any(|person| same_person(person, &decider.email)) {
         return Err(DecideError::SelfApproval);
     }
-    if nobody_answers(&approval.principal, owner, approval.risk_level) {
-        return Err(DecideError::OwnerUnknown);
-    }
+    answered_for(owner)?;
     if decider.by_key && approval.risk_level >= RiskLevel::High && !keys_decide_high_risk {
         return Err(DecideError::KeyNotEnough);
     }
     Ok(())
 }
 
-/// Whether a call is too risky to be approved by who may be its caller: agents have owners, but whoever is known
-/// by a token or a certificate has one only where the proxy says so.
-pub(crate) fn nobody_answers(principal: &str, owner: Option<&str>, risk_level: RiskLevel) -> bool {
-    is_external(principal) && owner.is_none() && risk_level >= RiskLevel::High
+/// Somebody has to be known to answer for the caller: otherwise whoever approves may be who asks, whatever the risk
+/// (docs/decisions/0051-nobody-decides-for-whom-nobody-answers.md).
+pub(crate) fn answered_for(owner: Option<&str>) -> Result<(), DecideError> {
+    owner.map(|_| ()).ok_or(DecideError::OwnerUnknown)
 }
 
 fn same_person(one: &str, other: &str) -> bool {

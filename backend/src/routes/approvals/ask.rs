@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{ApprovalView, must_serve};
 use crate::answer::Json;
-use crate::approvals::decide::{DecideError, nobody_answers};
+use crate::approvals::decide::answered_for;
 use crate::approvals::request::{Ask, Asked, ask};
 use crate::auth::{Credential, ProxyIdentity};
 use crate::decide::undecided;
@@ -84,6 +84,7 @@ fn created(asked: &Asked) -> StatusCode {
 }
 
 async fn submit(app: &Arc<App>, credential: &Credential, wanted: &Ask) -> Result<Asked, ApiError> {
+    answered_for(wanted.owner.as_deref())?;
     let mut write = credential.write(app).await?;
     let asked = ask(app, &mut write, wanted).await?;
     write.commit().await?;
@@ -118,9 +119,6 @@ async fn ask_of_proxy(
     };
     let token_email =
         context.token_email.map(|email| owner_email("/proxy/token_email", &email)).transpose()?;
-    if nobody_answers(&context.principal, owner.as_deref(), risk_level) {
-        return Err(DecideError::OwnerUnknown.into());
-    }
     Ok(Ask {
         owner,
         token_email,
