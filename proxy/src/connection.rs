@@ -68,6 +68,9 @@ pub struct Connection {
     peer: OnceLock<Arc<Peer>>,
     place: Place,
     patience: Patience,
+    /// Requests that it carries at one time over HTTP/2, whatever another configuration says: its client was told so
+    /// at its beginning.
+    streams_max: usize,
     state: Mutex<State>,
     /// Told when it is to end at once.
     cut: Notify,
@@ -104,6 +107,7 @@ impl Connections {
             peer: OnceLock::new(),
             place,
             patience,
+            streams_max: limits.streams_per_connection_max,
             state: Mutex::new(State { requests: 0, due: Instant::now() + patience.head }),
             cut: Notify::new(),
         };
@@ -186,6 +190,12 @@ impl Connection {
         if let Some(peer) = peer {
             let _ = self.peer.set(Arc::new(peer));
         }
+    }
+
+    /// Requests that its client may have under way at one time over HTTP/2.
+    #[must_use]
+    pub fn streams_max(&self) -> usize {
+        self.streams_max
     }
 
     /// Whether it is one too many: it hears that, and ends.

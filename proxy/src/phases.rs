@@ -30,11 +30,12 @@ impl InFlight {
         Self(app.clone(), None)
     }
 
-    /// How many requests are under way over the same connection.
-    fn over(&mut self, connection: Option<Arc<Connection>>) -> usize {
-        let requests = connection.as_ref().map_or(1, |c| c.request_begins());
+    /// Counts it to its connection; `false`: there are more of them than a client that keeps to the limit can have.
+    fn over(&mut self, connection: Option<Arc<Connection>>) -> bool {
+        let fits = |c: &Arc<Connection>| c.request_begins() <= c.streams_max().saturating_mul(TAKEN_BACK);
+        let fits = connection.as_ref().is_none_or(fits);
         self.1 = connection;
-        requests
+        fits
     }
 }
 
@@ -54,9 +55,8 @@ impl ProxyHttp for Phases {
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut InFlight) -> Result<()> {
-        let under_way = ctx.over(Connection::of(session));
         // Over HTTP/2 a request that is taken back makes room for the next at once, and is worked on all the same.
-        if under_way > self.0.live().config.limits.streams_per_connection_max.saturating_mul(TAKEN_BACK) {
+        if !ctx.over(Connection::of(session)) {
             self.0.metrics.connections_cut.inc();
             ctx.1.iter().for_each(|connection| connection.cut());
             return Err(Error::new_down(ErrorType::ConnectionClosed));

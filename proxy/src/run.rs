@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use pingora::apps::ServerApp as _;
 use tokio::sync::watch;
 
 use crate::base::{Base, StartError};

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp as _};
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
 use pingora::proxy::{HttpProxy, http_proxy};
@@ -13,7 +14,7 @@ use pingora::server::ShutdownWatch;
 use pingora::server::configuration::ServerConf;
 
 use crate::app::App;
-use crate::config::Limits;
+use crate::connection::Connection;
 use crate::phases::Phases;
 
 /// How long an HTTP/2 connection is kept on which nothing is under way.
@@ -42,6 +43,12 @@ pub struct Server {
     options: HttpServerOptions,
 }
 
+/// Serves one connection.
+struct Service {
+    server: Arc<Server>,
+    connection: Arc<Connection>,
+}
+
 impl Server {
     /// The one of a proxy.
     #[must_use]
@@ -55,37 +62,51 @@ impl Server {
         proxy.server_options = Some(options.clone());
         Arc::new(Self { app: app.clone(), proxy: Arc::new(proxy), options })
     }
+
+    /// Serves a connection to its end.
+    pub async fn serve(
+        self: Arc<Self>,
+        stream: Stream,
+        connection: &Arc<Connection>,
+        shutdown: &ShutdownWatch,
+    ) {
+        let service = Arc::new(Service { server: self, connection: connection.clone() });
+        service.process_new(stream, shutdown).await;
+    }
+
+    /// Once no more connections come.
+    pub async fn cleanup(&self) {
+        self.proxy.http_cleanup().await;
+    }
 }
 
 #[async_trait]
-impl HttpServerApp for Server {
+impl HttpServerApp for Service {
     async fn process_new_http(
         self: &Arc<Self>,
         session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        self.proxy.process_new_http(session, shutdown).await
+        self.server.proxy.process_new_http(session, shutdown).await
     }
 
     fn h2_options(&self) -> Option<H2Options> {
-        Some(h2_options(&self.app.live().config.limits))
+        // What the client is told is what it is held to.
+        let header_bytes_max = self.server.app.live().config.limits.header_bytes_max;
+        Some(h2_options(self.connection.streams_max(), header_bytes_max))
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
-    }
-
-    async fn http_cleanup(&self) {
-        self.proxy.http_cleanup().await;
+        Some(&self.server.options)
     }
 }
 
-fn h2_options(limits: &Limits) -> H2Options {
+fn h2_options(streams_max: usize, header_bytes_max: usize) -> H2Options {
     let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let header_bytes_max = limits.header_bytes_max.saturating_add(FIELDS_MAX * FIELD_OVERHEAD_BYTES);
+    let header_bytes_max = header_bytes_max.saturating_add(FIELDS_MAX * FIELD_OVERHEAD_BYTES);
     let mut options = H2Options::default();
     options
-        .max_concurrent_streams(number(limits.streams_per_connection_max))
+        .max_concurrent_streams(number(streams_max))
         .max_header_list_size(number(header_bytes_max))
         .initial_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use pingora::apps::ServerApp as _;
 use pingora::protocols::Ssl as _;
 use pingora::protocols::Stream;
 use pingora::protocols::l4::stream::Stream as Plain;
@@ -178,7 +177,7 @@ pub async fn accept(
         tokio::spawn(async move {
             let Some(stream) = open(stream, &connection, &app).await else { return };
             tokio::select! {
-                _ = server.process_new(stream, &watched) => {}
+                () = server.serve(stream, &connection, &watched) => {}
                 () = connection.overdue() => {}
             }
         });

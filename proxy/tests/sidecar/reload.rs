@@ -5,16 +5,18 @@ use std::path::PathBuf;
 use oakallow_policy::audit::EventType;
 use oakallow_policy::wire::ApprovalStatus;
 use oakallow_proxy::config::Config;
+use reqwest::Client;
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 
 use crate::support::backend::Backend;
 use crate::support::pki;
-use crate::support::policy::{AUDIENCE, OrgBundle};
+use crate::support::policy::{AGENT, AUDIENCE, OrgBundle};
 use crate::support::process::Process;
 use crate::support::sidecar::config_text;
 use crate::support::tool::Tool;
-use crate::support::until;
 use crate::support::upstream::Upstream;
+use crate::support::{PATIENCE, until};
 
 /// A proxy in a process of its own, and the file that it follows.
 struct Followed {
@@ -273,4 +275,46 @@ fn what_takes_a_restart_is_refused_by_a_reload_with_its_place() {
     }
     let more = json!({"limits": {"holds_max": 1}, "staleness": {"low_s": 1}, "redact": {"keys": ["a"]}, "hold": {"budget_s": 1}});
     assert_eq!(running.successor("proxy.yaml", &text(more)).unwrap().limits.holds_max, 1);
+}
+
+#[tokio::test]
+async fn a_connection_keeps_the_number_of_streams_that_its_client_was_told() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let followed = Followed::start().await;
+    let url = format!("http://{}/tools/ask", followed.proxy.data);
+    let client =
+        || Client::builder().timeout(PATIENCE).no_proxy().http2_prior_knowledge().build().expect("a client");
+    let call = |over: &Client, number: usize| {
+        over.post(&url).header("x-api-key", AGENT).json(&json!({"id": number.to_string()})).send()
+    };
+    let held = async |count: f64| {
+        until("held calls", async || {
+            (followed.proxy.metric("oakallow_held_calls").await == count).then_some(())
+        })
+        .await;
+    };
+    let early = client();
+    let mut waiting: JoinSet<_> = (0..12).map(|number| call(&early, number)).collect();
+    held(12.0).await;
+    let fewer = json!({"limits": {"streams_per_connection_max": 2}});
+    followed.write(&followed.text(&followed.upstream, &fewer), "applied").await;
+    waiting.spawn(call(&early, 12));
+    held(13.0).await;
+    assert_eq!(followed.proxy.metric("oakallow_connections_cut_total").await, 0.0);
+    followed.backend.approve_all();
+    while let Some(answer) = waiting.join_next().await {
+        assert_eq!(answer.unwrap().unwrap().status(), 200);
+    }
+    // Who connects now is told of the new number: the third call waits in the client.
+    let late = client();
+    let mut waiting: JoinSet<_> = (20..23).map(|number| call(&late, number)).collect();
+    held(2.0).await;
+    until("all answers", async || {
+        followed.backend.approve_all();
+        while let Some(answer) = waiting.try_join_next() {
+            assert_eq!(answer.unwrap().unwrap().status(), 200);
+        }
+        waiting.is_empty().then_some(())
+    })
+    .await;
 }
