@@ -236,7 +236,7 @@ fn tls_files(dir: &Path) {
 }
 
 /// What of `config/identity.yaml` is changed, into what, and what is said about it.
-const BAD_IDENTITY: [(&str, &str, &str); 23] = [
+const BAD_IDENTITY: [(&str, &str, &str); 24] = [
     ("certificate: DIR/tls.crt", "certificate: DIR/none.crt", "none.crt`: No such file"),
     ("key: DIR/tls.key", "key: DIR/other.key", "other.key`: the key is not that of the certificate"),
     ("key: DIR/tls.key", "key: DIR/tls.crt", "there is no private key in PEM in it"),
@@ -268,6 +268,7 @@ const BAD_IDENTITY: [(&str, &str, &str); 23] = [
     ("# algorithms: [RS256", "algorithms: [HS256", "unknown variant `HS256`"),
     ("# algorithms: [RS256", "algorithms: [none", "unknown variant `none`"),
     ("tenant_claim: tenant", "tenant_claim: tenant\n    tenant: acme", "exclude each other"),
+    ("# token_audience: https://tools.example/mcp ", "token_audience: other ", "`other` is the `audience` of no issuer"),
 ];
 
 #[test]

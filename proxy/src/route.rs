@@ -42,6 +42,7 @@ pub struct Route {
     pub pattern: Pattern,
     pub methods: Vec<Method>,
     pub audience: Name,
+    pub token_audiences: Option<Vec<String>>,
     pub upstream: Uri,
     pub link: Link,
     pub resources: BTreeMap<Name, String>,

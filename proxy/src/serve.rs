@@ -25,7 +25,7 @@ use crate::event::Subject;
 use crate::fields;
 use crate::forward::{Answer, Outgoing, passed_on, put_token, target};
 use crate::head;
-use crate::identity::{Caller, Credential, Gate, Resource, WELL_KNOWN};
+use crate::identity::{Audiences, Caller, Credential, Gate, Resource, WELL_KNOWN};
 use crate::live::Live;
 use crate::mcp;
 use crate::media;
@@ -211,7 +211,7 @@ async fn receive(
         return Err(Refusal::PolicyUnavailable("no policy is loaded yet".to_owned()));
     }
     let gate = Gate::of(app, connection, &snapshot);
-    let caller = gate.authenticate(&parts.headers).await?;
+    let caller = gate.authenticate(&parts.headers, Audiences::of(&route, &live.config.routes)).await?;
     fields::check_credential(&parts.headers, gate.secret(&parts.headers))?;
     if parts.headers.contains_key("content-encoding") {
         return Err(Refusal::UnsupportedEncoding);

@@ -149,7 +149,7 @@ pub(super) struct WrittenIssuer {
 }
 
 /// One text, or a list of them.
-struct Texts(Vec<String>);
+pub(super) struct Texts(pub(super) Vec<String>);
 
 impl<'de> Deserialize<'de> for Texts {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {

@@ -310,8 +310,7 @@ impl Config {
         let routes = w.routes.into_iter().map(route).collect::<Result<Vec<_>, _>>()?;
         limits::check(&w.limits)?;
         routes.iter().try_for_each(|r| limits::check_route(r))?;
-        named_once(&routes)?;
-        reached(&routes)?;
+        routes::check(&routes, &issuers)?;
         let stdio = routes.iter().any(|r| r.kind == RouteKind::Stdio);
         Ok(Self {
             listen: listen(w.listen, &routes, &issuers)?,
@@ -338,15 +337,6 @@ fn refused(file: &str, text: &str, message: String) -> DocumentError {
     DocumentError { file: file.to_owned(), at, message, hint: None }
 }
 
-/// A route's tool server, its metrics and its approvals are found by its name.
-fn named_once(routes: &[std::sync::Arc<Route>]) -> Result<(), String> {
-    let mut seen = std::collections::HashSet::new();
-    match routes.iter().find(|route| !seen.insert(&route.name)) {
-        Some(route) => Err(format!("`{}` is the name of two routes", route.name)),
-        None => Ok(()),
-    }
-}
-
 /// A text in the place of something else may be a secret, and the place is told anyhow.
 fn without_value(mut error: DocumentError) -> DocumentError {
     let (begin, end) = (error.message.find(": string \""), error.message.rfind("\", expected"));
@@ -354,19 +344,6 @@ fn without_value(mut error: DocumentError) -> DocumentError {
         error.message.replace_range(begin..=end, ": a text");
     }
     error
-}
-
-/// The first route of a path takes all its requests, whatever their method.
-fn reached(routes: &[std::sync::Arc<Route>]) -> Result<(), String> {
-    for (i, route) in routes.iter().enumerate().filter(|(_, route)| route.kind != RouteKind::Stdio) {
-        if let Some(first) = routes.iter().take(i).find(|first| first.pattern == route.pattern) {
-            return Err(format!(
-                "`{}` has the path of the route `{}`, which takes all its requests",
-                route.name, first.name
-            ));
-        }
-    }
-    Ok(())
 }
 
 fn plain(file: &str, message: &str) -> DocumentError {

@@ -8,6 +8,7 @@ use http::{Method, Uri};
 use oakallow_policy::id::Name;
 use serde::Deserialize;
 
+use super::issuers::{Issuer, Texts};
 use super::upstream::{WrittenCheck, WrittenInject, WrittenLink, WrittenTls, url};
 use crate::forward::{Link, Protocol};
 use crate::route::{Pattern, Route, RouteKind};
@@ -24,6 +25,7 @@ pub(super) struct WrittenRoute {
     #[serde(default)]
     methods: Vec<String>,
     audience: Name,
+    token_audience: Option<Texts>,
     upstream: Option<String>,
     endpoints: Option<Vec<String>>,
     protocol: Option<Protocol>,
@@ -90,6 +92,10 @@ pub(super) fn route(mut w: WrittenRoute) -> Result<Arc<Route>, String> {
             return Err(format!("`{pointer}`: a JSON pointer starts with a slash"));
         }
     }
+    let token_audiences = w.token_audience.map(|Texts(all)| all);
+    if token_audiences.as_ref().is_some_and(Vec::is_empty) {
+        return Err("`token_audience` is empty: no token could be good".to_owned());
+    }
     let seconds = Duration::from_secs;
     let timeouts = w.timeouts.unwrap_or_default();
     Ok(Arc::new(Route {
@@ -98,6 +104,7 @@ pub(super) fn route(mut w: WrittenRoute) -> Result<Arc<Route>, String> {
         pattern: way.pattern,
         methods: way.methods,
         audience: w.audience,
+        token_audiences,
         upstream: way.upstream,
         link: way.link,
         resources: w.resources,
@@ -152,6 +159,7 @@ fn nowhere(w: &WrittenRoute, link: &WrittenLink) -> Result<Way, String> {
         ("path", w.path.is_some()),
         ("upstream", w.upstream.is_some()),
         ("methods", !w.methods.is_empty()),
+        ("token_audience", w.token_audience.is_some()),
         ("comment_every_s", w.hold.comment_every_s.is_some()),
         ("timeouts", w.timeouts.is_some()),
     ];
@@ -160,4 +168,38 @@ fn nowhere(w: &WrittenRoute, link: &WrittenLink) -> Result<Way, String> {
         return Err(format!("`{key}` is for routes over HTTP: a `stdio` route has none"));
     }
     Ok(Way { pattern: Pattern::nothing(), methods: Vec::new(), upstream: Uri::default(), link: Link::none() })
+}
+
+/// What routes have to be among each other and with the issuers of tokens.
+pub(super) fn check(routes: &[Arc<Route>], issuers: &[Issuer]) -> Result<(), String> {
+    named_once(routes)?;
+    reached(routes)?;
+    let known = |audience: &&String| issuers.iter().any(|issuer| issuer.audiences.contains(audience));
+    let mut named = routes.iter().flat_map(|route| route.token_audiences.iter().flatten());
+    match named.find(|audience| !known(audience)) {
+        Some(audience) => Err(format!("`{audience}` is the `audience` of no issuer: no token could be good")),
+        None => Ok(()),
+    }
+}
+
+/// A route's tool server, its metrics and its approvals are found by its name.
+fn named_once(routes: &[Arc<Route>]) -> Result<(), String> {
+    let mut seen = std::collections::HashSet::new();
+    match routes.iter().find(|route| !seen.insert(&route.name)) {
+        Some(route) => Err(format!("`{}` is the name of two routes", route.name)),
+        None => Ok(()),
+    }
+}
+
+/// The first route of a path takes all its requests, whatever their method.
+fn reached(routes: &[Arc<Route>]) -> Result<(), String> {
+    for (i, route) in routes.iter().enumerate().filter(|(_, route)| route.kind != RouteKind::Stdio) {
+        if let Some(first) = routes.iter().take(i).find(|first| first.pattern == route.pattern) {
+            return Err(format!(
+                "`{}` has the path of the route `{}`, which takes all its requests",
+                route.name, first.name
+            ));
+        }
+    }
+    Ok(())
 }

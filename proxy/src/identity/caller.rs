@@ -8,6 +8,7 @@ use oakallow_policy::id::Name;
 use oakallow_policy::principal::is_external;
 use oakallow_policy::wire::{KeyRecord, Tenancy, TenancyError};
 
+use super::audience::Audiences;
 use super::credential::{self, TENANT_HEADER, Unclear};
 use super::{Issuers, Verified};
 use crate::app::App;
@@ -124,9 +125,14 @@ impl<'a> Gate<'a> {
         }
     }
 
-    /// Finds the caller of a request by its credential, and the tenant that it selects.
-    pub async fn authenticate(&self, headers: &HeaderMap) -> Result<Caller, Refusal> {
-        let (credential, principal, reach) = self.known(headers, true).await?;
+    /// Finds the caller of a request by its credential, and the tenant that it selects. A token is good for the
+    /// audiences of its route only.
+    pub async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        audiences: Audiences<'_>,
+    ) -> Result<Caller, Refusal> {
+        let (credential, principal, reach) = self.known(headers, Some(audiences)).await?;
         let wanted = wanted_tenant(headers)?;
         let tenant = selected(reach.as_ref(), wanted.as_ref(), (self.snapshot, self.limited))?;
         let (owner, token_email) = (credential.owner().cloned(), credential.token_email().cloned());
@@ -135,7 +141,7 @@ impl<'a> Gate<'a> {
 
     /// Who sends a request, by its credential alone: for the record, whatever else is wrong with it.
     pub async fn principal(&self, headers: &HeaderMap) -> Option<Name> {
-        self.known(headers, false).await.ok().map(|(_, principal, _)| principal)
+        self.known(headers, None).await.ok().map(|(_, principal, _)| principal)
     }
 
     /// The secret that a request brings along, which must not go further.
@@ -147,10 +153,11 @@ impl<'a> Gate<'a> {
         }
     }
 
+    /// Without audiences for the record only: then a token may be for any route, and no issuer is asked.
     async fn known(
         &self,
         headers: &HeaderMap,
-        ask: bool,
+        audiences: Option<Audiences<'_>>,
     ) -> Result<(Credential, Name, Option<Tenancy>), Refusal> {
         match self.presented(headers).map_err(|Unclear| Refusal::Unauthenticated)? {
             Presented::Key(key) => {
@@ -160,7 +167,7 @@ impl<'a> Gate<'a> {
             }
             Presented::Token(token) => {
                 let issuers = &self.listener.config.identities.issuers;
-                let token = self.issuers.verify(token, issuers, ask).await?;
+                let token = self.issuers.verify(token, issuers, audiences).await?;
                 let (principal, tenancy) = (token.principal.clone(), token.tenancy.clone());
                 Ok((Credential::Token(Arc::new(token)), principal, tenancy))
             }

@@ -19,6 +19,7 @@ use crate::causes::Causes;
 use crate::clock;
 use crate::config::issuers::is_safe;
 use crate::config::{Issuer, KeySource};
+use crate::identity::audience::Audiences;
 use crate::identity::keys::{self, Key};
 use crate::identity::token::{self, Flaw, Unverified, Verified};
 use crate::refusal::Refusal;
@@ -90,9 +91,14 @@ impl Issuers {
             && named().is_some_and(|named| self.sources.iter().any(|s| s.issuer.issuer == named))
     }
 
-    /// What a token says, if it is a good one of an issuer among `among`; by the keys that are known now, unless
-    /// it may `ask` for more.
-    pub(super) async fn verify(&self, token: &str, among: &[Name], ask: bool) -> Result<Verified, Refusal> {
+    /// What a token says, if it is a good one of an issuer among `among` and for one of these audiences. Without
+    /// them any of the issuer's will do, and only the keys that are known now: that is for the record.
+    pub(super) async fn verify(
+        &self,
+        token: &str,
+        among: &[Name],
+        audiences: Option<Audiences<'_>>,
+    ) -> Result<Verified, Refusal> {
         let parsed = Unverified::parse(token);
         let theirs = |s: &&Source| among.contains(&s.issuer.name);
         let named = parsed.as_ref().and_then(Unverified::issuer);
@@ -100,11 +106,11 @@ impl Issuers {
         let found = match (&parsed, source) {
             (None, _) => Err(Flaw::Form),
             (Some(_), None) => Err(Flaw::Issuer),
-            (Some(parsed), Some(source)) => source.verify(parsed, ask).await?,
+            (Some(parsed), Some(source)) => source.verify(parsed, audiences).await?,
         };
         found.map_err(|flaw| {
             // Who asks for the record only has heard already.
-            if ask {
+            if audiences.is_some() {
                 self.refusals.tell(source.map_or("", |source| &source.issuer.name), flaw);
             }
             Refusal::Unauthenticated
@@ -173,8 +179,12 @@ impl Source {
         self.keys.load_full().filter(|known| clock::now_ms().saturating_sub(known.at) <= age_max)
     }
 
-    async fn verify(&self, token: &Unverified<'_>, ask: bool) -> Result<Result<Verified, Flaw>, Refusal> {
-        if let Err(flaw) = token.is_for(&self.issuer, clock::now_ms()) {
+    async fn verify(
+        &self,
+        token: &Unverified<'_>,
+        audiences: Option<Audiences<'_>>,
+    ) -> Result<Result<Verified, Flaw>, Refusal> {
+        if let Err(flaw) = token.is_for((&self.issuer, audiences), clock::now_ms()) {
             return Ok(Err(flaw));
         }
         let verify = |known: &Known| {
@@ -184,7 +194,7 @@ impl Source {
         if let Some(found) = self.current().as_deref().and_then(verify) {
             return Ok(found);
         }
-        if ask {
+        if audiences.is_some() {
             self.ask_for_unknown().await;
         }
         let known = self.current().ok_or_else(|| Refusal::IssuerUnavailable(self.issuer.name.clone()))?;

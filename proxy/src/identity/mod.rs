@@ -1,6 +1,7 @@
 //! Who this proxy is to the backend, and who its callers are: by a key of ours, by the token of an issuer, or by
 //! the certificate that their connection was opened with.
 
+mod audience;
 mod caller;
 mod credential;
 mod issuer;
@@ -9,6 +10,7 @@ mod metadata;
 mod own;
 mod token;
 
+pub use audience::Audiences;
 pub use caller::{Caller, Credential, Gate, by_key, key_principal};
 pub use credential::{KEY_HEADER, TENANT_HEADER, credential, is_bearer_token};
 pub use issuer::{IssuerError, Issuers, examine};

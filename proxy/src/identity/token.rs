@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::config::issuers::{EMAIL, email};
 use crate::config::{Algorithm, Issuer, TokenOwner, TokenTenant};
+use crate::identity::audience::Audiences;
 use crate::identity::keys::Key;
 
 /// No token needs more; reading it costs before it is known to be good.
@@ -26,7 +27,7 @@ pub(super) enum Flaw {
     Form,
     /// The listener takes none of its issuer.
     Issuer,
-    /// It is for somebody else.
+    /// It is for somebody else, or for another route.
     Audience,
     /// The issuer does not sign in this way, as far as is configured.
     Algorithm,
@@ -122,17 +123,25 @@ impl<'t> Unverified<'t> {
         self.claims.get("iss")?.as_str()
     }
 
-    /// Whether it would be good now, were it signed.
-    pub(super) fn is_for(&self, issuer: &Issuer, now: UnixMs) -> Result<(), Flaw> {
+    /// Whether it would be good now, were it signed; without audiences for any of its issuer's.
+    pub(super) fn is_for(
+        &self,
+        (issuer, audiences): (&Issuer, Option<Audiences<'_>>),
+        now: UnixMs,
+    ) -> Result<(), Flaw> {
         let moment = |claim: &str| self.claims.get(claim).map(milliseconds);
         let begins = match moment("nbf") {
             None => true,
             Some(begin) => begin.is_some_and(|begin| begin <= now.saturating_add(LEEWAY_MS)),
         };
         let ends = moment("exp").flatten().is_some_and(|end| now < end.saturating_add(LEEWAY_MS));
+        let takes = |audience: &str| {
+            issuer.audiences.iter().any(|ours| ours == audience)
+                && audiences.is_none_or(|here| here.takes(audience))
+        };
         let ours = match self.claims.get("aud") {
-            Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).any(|one| takes(issuer, one)),
-            Some(one) => one.as_str().is_some_and(|one| takes(issuer, one)),
+            Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).any(takes),
+            Some(one) => one.as_str().is_some_and(takes),
             None => false,
         };
         let flaws = [
@@ -207,10 +216,6 @@ pub(super) fn claimed_issuer(text: &str) -> Option<String> {
     let claims = text.split('.').nth(1)?.trim_end_matches('=');
     let claims: Value = serde_json::from_slice(&unbase64url(claims)?).ok()?;
     claims.get("iss")?.as_str().map(str::to_owned)
-}
-
-fn takes(issuer: &Issuer, audience: &str) -> bool {
-    issuer.audiences.iter().any(|ours| ours == audience)
 }
 
 fn object(part: &str) -> Option<Map<String, Value>> {

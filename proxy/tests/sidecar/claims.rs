@@ -47,6 +47,54 @@ async fn a_token_for_the_resource_that_discovery_names_is_good_on_each_route() {
         let resource = described["resource"].as_str().unwrap();
         assert_eq!(ping(path, resource).await.unwrap().status(), 200, "{resource}");
     }
+    // Whoever got one for one of them cannot use it at the other.
+    for (path, other) in [("/mcp", audience[1]), ("/more", audience[0])] {
+        assert_eq!(ping(path, other).await.unwrap().status(), 401, "{path} {other}");
+    }
+    let refused = "oakallow_tokens_refused_total{issuer=\"corp\",reason=\"audience\"}";
+    assert_eq!(sidecar.metric(refused).await, 4.0);
+}
+
+#[tokio::test]
+async fn a_route_takes_tokens_for_the_audiences_that_it_names() {
+    let (signer, upstream) = (Signer::p256(), crate::support::upstream::Upstream::start().await);
+    let server = KeyServer::start(&[signer.jwk("one")]).await;
+    let route = |name: &str, more: Value| {
+        let mut route = json!({"name": name, "kind": "mcp", "path": format!("/{name}"), "audience": "tools", "upstream": upstream.url});
+        route.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        route
+    };
+    let sidecar = Sidecar::with(json!({
+        "listen": {
+            "data": [{"address": "127.0.0.1:0", "identities": ["corp"]}],
+            "ops": "127.0.0.1:0", "admin": "127.0.0.1:0",
+        },
+        "issuers": [{"name": "corp", "issuer": ISS, "audience": ["bank", "shared", "desk"], "jwks_url": format!("{}/jwks", server.url)}],
+        "routes": [
+            route("bank", json!({"token_audience": "bank"})),
+            route("desk", json!({"token_audience": ["desk", "bank"]})),
+            route("rest", json!({})),
+        ],
+    }))
+    .await;
+    for (path, audience, status) in [
+        ("bank", json!("bank"), 200),
+        ("bank", json!(["other", "bank"]), 200),
+        ("bank", json!("desk"), 401),
+        ("bank", json!("shared"), 401),
+        ("desk", json!("desk"), 200),
+        ("desk", json!("bank"), 200),
+        ("rest", json!("shared"), 200),
+        ("rest", json!(["bank", "desk"]), 401),
+    ] {
+        let mut claims = claims("grace");
+        claims["aud"] = audience.clone();
+        let token = signer.token(&json!({"alg": "ES256", "kid": "one"}), &claims);
+        let call = client().post(format!("http://{}/{path}", sidecar.proxy.data)).bearer_auth(token);
+        let call = call.header("accept", "application/json, text/event-stream");
+        let answer = call.json(&json!({"jsonrpc": "2.0", "id": 1, "method": "ping"})).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{path} {audience}");
+    }
 }
 
 #[tokio::test]
