@@ -236,7 +236,7 @@ fn tls_files(dir: &Path) {
 }
 
 /// What of `config/identity.yaml` is changed, into what, and what is said about it.
-const BAD_IDENTITY: [(&str, &str, &str); 24] = [
+const BAD_IDENTITY: [(&str, &str, &str); 26] = [
     ("certificate: DIR/tls.crt", "certificate: DIR/none.crt", "none.crt`: No such file"),
     ("key: DIR/tls.key", "key: DIR/other.key", "other.key`: the key is not that of the certificate"),
     ("key: DIR/tls.key", "key: DIR/tls.crt", "there is no private key in PEM in it"),
@@ -264,11 +264,21 @@ const BAD_IDENTITY: [(&str, &str, &str); 24] = [
     ("url: https://tools.example ", "url: https://tools.example/x ", "nothing behind it"),
     ("discovery: true", "discovery: false", "has one of `jwks_url`, `jwks_file`"),
     ("discovery: true", "jwks_url: http://login.example/keys", "keys come by https://"),
+    (
+        "discovery: true",
+        "jwks_file: DIR/empty.json\n    ca: DIR/clients.crt",
+        "a `ca` is for keys that come by",
+    ),
+    ("# ca: DIR/login-ca.pem", "ca: DIR/tls.key", "tls.key`: there is no certificate in PEM in it"),
     ("discovery: true", "jwks_file: DIR/empty.json", "none of its keys can be used"),
     ("# algorithms: [RS256", "algorithms: [HS256", "unknown variant `HS256`"),
     ("# algorithms: [RS256", "algorithms: [none", "unknown variant `none`"),
     ("tenant_claim: tenant", "tenant_claim: tenant\n    tenant: acme", "exclude each other"),
-    ("# token_audience: https://tools.example/mcp ", "token_audience: other ", "`other` is the `audience` of no issuer"),
+    (
+        "# token_audience: https://tools.example/mcp ",
+        "token_audience: other ",
+        "`other` is the `audience` of no issuer",
+    ),
 ];
 
 #[test]
@@ -294,10 +304,12 @@ fn the_doctor_says_how_long_certificates_are_good() {
     tls_files(dir.path());
     let file = dir.path().join("identity.yaml");
     let text = fs::read_to_string(config("identity.yaml")).unwrap();
+    let text = text.replace("# ca: /etc/oakallow/login-ca.pem", "ca: /etc/oakallow/clients.crt");
     let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     fs::write(&file, text.replace("/etc/oakallow", &dir.path().display().to_string())).unwrap();
     let said = stdout(&oakallow(&["doctor", "--config", file.to_str().unwrap()]));
     assert!(said.contains("0.0.0.0:8443: its certificate is good for"), "{said}");
+    assert!(said.contains("corp ca: its certificate is good for"), "{said}");
     assert!(said.contains("0.0.0.0:8444 client_ca: its certificate is good for"), "{said}");
     params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     let key = rcgen::KeyPair::generate().unwrap();

@@ -38,6 +38,7 @@ pub(super) fn examine(file: &Path, findings: &mut Vec<Finding>) -> Places {
     }
     findings.extend(config.listen.data.iter().flat_map(certificates));
     findings.extend(config.routes.iter().flat_map(|route| certificates_of(route)));
+    findings.extend(config.issuers.iter().flat_map(authorities_of));
     findings.push(state_dir(&config.state_dir, config.join_token.is_some()));
     // A server that the proxy starts is nowhere to be reached.
     let tool_servers = config.routes.iter().filter(|route| route.kind != RouteKind::Stdio);
@@ -95,6 +96,11 @@ fn certificates_of(route: &Route) -> Vec<Finding> {
     let Some(tls) = &route.link.tls else { return Vec::new() };
     let own = tls.client.iter().map(|(certificate, _)| ("upstream_tls.certificate", certificate));
     good(&route.name, tls.ca.iter().map(|ca| ("upstream_tls.ca", ca)).chain(own))
+}
+
+/// The same of the authorities of an issuer's servers.
+fn authorities_of(issuer: &Issuer) -> Vec<Finding> {
+    good(&issuer.name, issuer.ca.iter().map(|ca| ("ca", ca)))
 }
 
 fn good<'f>(subject: &str, files: impl Iterator<Item = (&'static str, &'f PathBuf)>) -> Vec<Finding> {

@@ -23,6 +23,8 @@ pub struct Issuer {
     pub audiences: Vec<String>,
     /// Where its keys are.
     pub keys: KeySource,
+    /// The authorities (PEM) whose certificates its servers may have, instead of the system's.
+    pub ca: Option<PathBuf>,
     /// The claim that says who calls.
     pub principal_claim: String,
     /// The tenant of its callers.
@@ -46,6 +48,16 @@ pub enum KeySource {
     File(PathBuf),
     /// Where the issuer's own description (OpenID Connect Discovery) says.
     Discovery(String),
+}
+
+impl KeySource {
+    /// Whether they come over TLS.
+    fn is_secured(&self) -> bool {
+        match self {
+            Self::Url(url) | Self::Discovery(url) => url.starts_with("https:"),
+            Self::File(_) => false,
+        }
+    }
 }
 
 /// The tenant of a token.
@@ -130,6 +142,8 @@ pub(super) struct WrittenIssuer {
     jwks_file: Option<PathBuf>,
     #[serde(default)]
     discovery: bool,
+    #[serde(default)]
+    ca: Option<PathBuf>,
     #[serde(default)]
     principal_claim: Option<String>,
     #[serde(default)]
@@ -242,8 +256,12 @@ fn issuer(w: WrittenIssuer) -> Result<Issuer, String> {
         return Err(format!("`{name}`: `keys_age_max_s` is shorter than `keys_refresh_s`"));
     }
     let source = source(name, &w.issuer, (w.jwks_url, w.jwks_file, w.discovery))?;
+    if let Some(ca) = w.ca.as_ref().filter(|_| !source.is_secured()) {
+        return Err(format!("`{}`: a `ca` is for keys that come by https", ca.display()));
+    }
     Ok(Issuer {
         keys: source,
+        ca: w.ca,
         name: w.name,
         issuer: w.issuer,
         audiences,

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::identity::check_file;
 use crate::listen::tls::TlsState;
 use crate::observe::access::To;
+use crate::pem;
 use crate::route::{Route, RouteKind};
 
 pub(crate) mod issuers;
@@ -242,6 +243,9 @@ impl Config {
         for issuer in &self.issuers {
             if let KeySource::File(file) = &issuer.keys {
                 check_file(file)?;
+            }
+            if let Some(ca) = &issuer.ca {
+                pem::read(ca).and_then(|text| pem::authorities(ca, &text)).map_err(|e| e.to_string())?;
             }
         }
         Ok(())

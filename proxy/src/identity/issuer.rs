@@ -6,7 +6,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use futures_util::StreamExt as _;
 use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
 use prometheus::IntCounterVec;
@@ -15,20 +14,16 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::app::App;
-use crate::causes::Causes;
 use crate::clock;
 use crate::config::issuers::is_safe;
 use crate::config::{Issuer, KeySource};
 use crate::identity::audience::Audiences;
+use crate::identity::inquiry::{self, Way};
 use crate::identity::keys::{self, Key};
 use crate::identity::token::{self, Flaw, Unverified, Verified};
 use crate::refusal::Refusal;
 use crate::seldom::Seldom;
 
-/// No answer takes longer.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// No description and no set of keys is larger.
-const BYTES_MAX: usize = 256 * 1024;
 /// Tokens with unknown keys make us ask this often at most.
 const UNKNOWN_KEY_PAUSE: Duration = Duration::from_secs(10);
 /// After a failure the next try is not far.
@@ -58,7 +53,7 @@ struct Refusals {
 /// One issuer, and its keys.
 struct Source {
     issuer: Issuer,
-    http: reqwest::Client,
+    way: Way,
     keys: ArcSwapOption<Known>,
     /// When the keys were last asked for because of a token; whoever asks holds it.
     asked: Mutex<Option<Instant>>,
@@ -79,7 +74,7 @@ struct Description {
 impl Issuers {
     /// Of the configuration; no keys are read yet.
     pub fn new(issuers: &[Issuer], refused: IntCounterVec) -> Result<Self, IssuerError> {
-        let http = client()?;
+        let http = inquiry::client()?;
         let sources = issuers.iter().map(|issuer| Source::new(issuer, &http)).collect();
         Ok(Self { sources, refusals: Refusals { count: refused, told: std::sync::Mutex::default() } })
     }
@@ -134,20 +129,9 @@ impl Issuers {
 
 /// Asks each issuer for its keys, as a proxy would; why they cannot be read.
 pub async fn examine(issuers: &[Issuer]) -> Result<Vec<(Name, Result<(), String>)>, IssuerError> {
-    let http = client()?;
+    let http = inquiry::client()?;
     let ask = async |issuer: &Issuer| (issuer.name.clone(), Source::new(issuer, &http).read().await);
     Ok(futures_util::future::join_all(issuers.iter().map(ask)).await)
-}
-
-fn client() -> Result<reqwest::Client, IssuerError> {
-    let builder = reqwest::Client::builder().timeout(TIMEOUT).connect_timeout(TIMEOUT);
-    // What the environment names for other programs could put its own keys in their place.
-    Ok(builder.redirect(reqwest::redirect::Policy::none()).no_proxy().build()?)
-}
-
-/// Without the address, which may have a query.
-fn causes(error: reqwest::Error) -> String {
-    Causes(&error.without_url()).to_string()
 }
 
 impl Refusals {
@@ -170,7 +154,7 @@ impl Refusals {
 impl Source {
     fn new(issuer: &Issuer, http: &reqwest::Client) -> Self {
         let (keys, asked) = (ArcSwapOption::empty(), Mutex::new(None));
-        Self { issuer: issuer.clone(), http: http.clone(), keys, asked }
+        Self { issuer: issuer.clone(), way: Way::new(http, issuer.ca.clone()), keys, asked }
     }
 
     /// The keys, unless they are too old to be believed.
@@ -241,37 +225,19 @@ impl Source {
     async fn read(&self) -> Result<(), String> {
         let bytes = match &self.issuer.keys {
             KeySource::File(file) => tokio::fs::read(file).await.map_err(|e| e.to_string())?,
-            KeySource::Url(url) => self.get(url).await?,
+            KeySource::Url(url) => self.way.get(url).await?,
             KeySource::Discovery(url) => {
-                let bytes = self.get(url).await?;
+                let bytes = self.way.get(url).await?;
                 let said: Description = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
                 if said.issuer != self.issuer.issuer {
                     return Err("the description is another issuer's".to_owned());
                 }
                 is_safe(&said.jwks_uri)?;
-                self.get(&said.jwks_uri).await?
+                self.way.get(&said.jwks_uri).await?
             }
         };
         let keys = keys::parse(&bytes)?;
         self.keys.store(Some(Arc::new(Known { keys, at: clock::now_ms() })));
         Ok(())
-    }
-
-    async fn get(&self, url: &str) -> Result<Vec<u8>, String> {
-        let shown = url.split('?').next().unwrap_or_default();
-        let request = self.http.get(url).header("accept", "application/json");
-        let answer = request.send().await.map_err(causes)?;
-        if !answer.status().is_success() {
-            return Err(format!("{shown} answers {}", answer.status()));
-        }
-        let mut body = Vec::new();
-        let mut parts = answer.bytes_stream();
-        while let Some(part) = parts.next().await {
-            body.extend_from_slice(&part.map_err(causes)?);
-            if body.len() > BYTES_MAX {
-                return Err(format!("{shown} answers more than {BYTES_MAX} bytes"));
-            }
-        }
-        Ok(body)
     }
 }

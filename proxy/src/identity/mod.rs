@@ -4,6 +4,7 @@
 mod audience;
 mod caller;
 mod credential;
+mod inquiry;
 mod issuer;
 mod keys;
 mod metadata;

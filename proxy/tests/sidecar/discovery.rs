@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::support::issuer::{AUD, KeyServer, Signer, claims};
 use crate::support::sidecar::{Sidecar, client};
+use crate::support::tool::Authority;
 use crate::support::until;
 
 struct World {
@@ -18,10 +19,16 @@ impl World {
         let signer = Signer::p256();
         let server = KeyServer::start(&[signer.jwk("one")]).await;
         server.describes(&description(&server.url));
-        let issuer = json!({
+        Self::over(signer, server, json!({})).await
+    }
+
+    /// With more members of the issuer's configuration.
+    async fn over(signer: Signer, server: KeyServer, more: Value) -> Self {
+        let mut issuer = json!({
             "name": "corp", "issuer": server.url, "audience": AUD, "discovery": true, "tenant_claim": "tenant",
             "keys_refresh_s": 1,
         });
+        issuer.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let data = json!([{"address": "127.0.0.1:0", "identities": ["corp"]}]);
         let sidecar = Sidecar::with(json!({
             "listen": {"data": data, "ops": "127.0.0.1:0", "admin": "127.0.0.1:0"}, "issuers": [issuer],
@@ -105,4 +112,31 @@ async fn a_description_that_is_not_its_own_or_leads_elsewhere_is_not_followed() 
         assert!(world.server.asked().iter().all(|path| path.ends_with("openid-configuration")), "{what}");
         assert_eq!(world.sidecar.upstream.count(), 0);
     }
+}
+
+#[tokio::test]
+async fn a_server_of_a_private_authority_is_asked_once_that_authority_is_named() {
+    let (dir, signer) = (tempfile::tempdir().unwrap(), Signer::p256());
+    let (ours, other, ca) = (Authority::new(), Authority::new(), dir.path().join("ca.pem"));
+    ours.issue(dir.path(), "localhost", "keys");
+    let server = KeyServer::secured(&[signer.jwk("one")], ours.server(dir.path(), "keys", false)).await;
+    server.describes(&good(&server.url));
+    other.write(&ca);
+    let world = World::over(signer, server, json!({"ca": ca})).await;
+    let token = world.token(&world.signer, "one");
+    world.reads("failed").await;
+    assert_eq!((world.status(&token).await, world.server.asked().len()), (503, 0));
+    // Another authority takes no restart.
+    ours.write(&ca);
+    world.reads("read").await;
+    assert_eq!(world.status(&token).await, 200);
+    // Over HTTP/2 it is asked for whole addresses.
+    let asked = world.server.asked();
+    assert!(
+        asked[0].ends_with("/.well-known/openid-configuration") && asked[1].ends_with("/keys"),
+        "{asked:?}"
+    );
+    // Nor does one that is not believed any more.
+    other.write(&ca);
+    world.reads("failed").await;
 }

@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::policy::now_ms;
+use super::tool::over_tls;
 
 /// `iss` of its tokens.
 pub(crate) const ISS: &str = "https://login.example/";
@@ -139,14 +140,28 @@ impl KeyServer {
     pub(crate) async fn start(keys: &[Value]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let (memory, router) = Self::idle(keys);
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+        Self { url, memory, task }
+    }
+
+    /// The same over TLS, as `localhost`.
+    pub(crate) async fn secured(keys: &[Value], config: Arc<rustls::ServerConfig>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("https://localhost:{}", listener.local_addr().expect("an address").port());
+        let (memory, router) = Self::idle(keys);
+        let task = tokio::spawn(over_tls(listener, config, router));
+        Self { url, memory, task }
+    }
+
+    fn idle(keys: &[Value]) -> (Arc<Memory>, Router) {
         let memory = Arc::new(Memory {
             keys: Mutex::new(Some(json!({"keys": keys}))),
             description: Mutex::default(),
             asked: Mutex::default(),
         });
         let router = Router::new().fallback(answer).with_state(memory.clone());
-        let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
-        Self { url, memory, task }
+        (memory, router)
     }
 
     /// What it serves from now on; without keys it fails.

@@ -141,18 +141,7 @@ impl Tool {
     pub(crate) async fn secured(name: &'static str, config: Arc<rustls::ServerConfig>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let (mut tool, router) = Self::idle(name, listener.local_addr().unwrap().to_string());
-        let acceptor = tokio_rustls::TlsAcceptor::from(config);
-        tool.task = tokio::spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let (accepted, router) = (acceptor.accept(stream), router.clone());
-                connections.spawn(async move {
-                    if let Ok(stream) = accepted.await {
-                        serve(stream, router).await;
-                    }
-                });
-            }
-        });
+        tool.task = tokio::spawn(over_tls(listener, config, router));
         tool
     }
 
@@ -171,6 +160,20 @@ impl Tool {
     /// What it answers to health checks.
     pub(crate) fn is_well(&self, status: StatusCode) {
         *self.well.lock().unwrap() = status;
+    }
+}
+
+/// Serves over TLS until it is dropped.
+pub(crate) async fn over_tls(listener: TcpListener, config: Arc<rustls::ServerConfig>, router: Router) {
+    let acceptor = tokio_rustls::TlsAcceptor::from(config);
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let (accepted, router) = (acceptor.accept(stream), router.clone());
+        connections.spawn(async move {
+            if let Ok(stream) = accepted.await {
+                serve(stream, router).await;
+            }
+        });
     }
 }
 
