@@ -47,6 +47,8 @@ pub struct App {
     pub mcp: Mcp,
     /// Those that agents have open.
     pub connections: Connections,
+    /// Told when what stands behind tokens and certificates may have changed.
+    pub trust: watch::Sender<()>,
     /// Turns true once, when the proxy stops.
     pub draining: watch::Sender<bool>,
     /// Requests being worked on.

@@ -21,7 +21,7 @@ use crate::connection::Connections;
 use crate::event;
 use crate::forward::LinkError;
 use crate::hangup::Hangup;
-use crate::identity::{Identity, IdentityError, IssuerError, Issuers};
+use crate::identity::{Identity, IdentityError, IssuerError, Issuers, follow_clock};
 use crate::live::Live;
 use crate::mcp::Mcp;
 use crate::metrics::Metrics;
@@ -90,6 +90,7 @@ impl Base {
         ship::first(&app, &signing).await;
         let mut tasks = vec![
             tokio::spawn(Issuers::follow(app.clone())),
+            tokio::spawn(follow_clock(app.trust.clone())),
             tokio::spawn(feed::follow(app.clone())),
             tokio::spawn(ship::run(app.clone(), signing)),
             tokio::spawn(ship::beat(app.clone())),
@@ -192,7 +193,8 @@ async fn build(config: Config) -> Result<Arc<App>, StartError> {
         // Each start writes an event, so its spool is lost, or it ended before the first one.
         spool.set_chain(Chain::Unconfirmed)?;
     }
-    let issuers = Issuers::new(&config.issuers, metrics.entrance.tokens_refused.clone())?;
+    let trust = watch::Sender::new(());
+    let issuers = Issuers::new(&config.issuers, metrics.entrance.tokens_refused.clone(), &trust)?;
     let live = Live::new(config, identity.redaction_key(), &metrics)?;
     Ok(Arc::new(App {
         holds: Arc::new(Holds::new(live.config.limits.clone(), metrics.holds_refused.clone())),
@@ -202,6 +204,7 @@ async fn build(config: Config) -> Result<Arc<App>, StartError> {
         metrics,
         mcp: Mcp::default(),
         connections: Connections::default(),
+        trust,
         draining: watch::Sender::new(false),
         in_flight: AtomicUsize::new(0),
         issuers,

@@ -6,6 +6,7 @@ use http::HeaderMap;
 use oakallow_policy::canonical::{hex, sha256};
 use oakallow_policy::id::Name;
 use oakallow_policy::principal::is_external;
+use oakallow_policy::timestamp::UnixMs;
 use oakallow_policy::wire::{KeyRecord, Tenancy, TenancyError};
 
 use super::audience::Audiences;
@@ -91,6 +92,18 @@ impl Caller {
         match selected(reach.as_ref(), self.tenant.as_ref(), (snapshot, limited))? == self.tenant {
             true => Ok(()),
             false => Err(Refusal::TenantNotAllowed("the credential reaches another tenant by now")),
+        }
+    }
+}
+
+impl Caller {
+    /// Until when a credential that is good now stays so, if nothing changes; `None`: it has no end.
+    #[must_use]
+    pub fn stands_until(&self, app: &App, snapshot: &Snapshot) -> Option<UnixMs> {
+        match &self.credential {
+            Credential::Key(sha256) => snapshot.keys.get(sha256)?.expires_at,
+            Credential::Token(token) => Some(app.issuers.stand_for_until(token)),
+            Credential::Certificate(peer, _) => Some(peer.next_end(clock::now_ms())),
         }
     }
 }

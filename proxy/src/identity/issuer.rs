@@ -10,7 +10,7 @@ use oakallow_policy::id::Name;
 use oakallow_policy::timestamp::UnixMs;
 use prometheus::IntCounterVec;
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use crate::app::App;
@@ -57,6 +57,8 @@ struct Source {
     keys: ArcSwapOption<Known>,
     /// When the keys were last asked for because of a token; whoever asks holds it.
     asked: Mutex<Option<Instant>>,
+    /// Told when the keys change.
+    trust: watch::Sender<()>,
 }
 
 struct Known {
@@ -73,9 +75,14 @@ struct Description {
 
 impl Issuers {
     /// Of the configuration; no keys are read yet.
-    pub fn new(issuers: &[Issuer], refused: IntCounterVec) -> Result<Self, IssuerError> {
+    /// Whenever an issuer has other keys, `trust` is told.
+    pub fn new(
+        issuers: &[Issuer],
+        refused: IntCounterVec,
+        trust: &watch::Sender<()>,
+    ) -> Result<Self, IssuerError> {
         let http = inquiry::client()?;
-        let sources = issuers.iter().map(|issuer| Source::new(issuer, &http)).collect();
+        let sources = issuers.iter().map(|issuer| Source::new(issuer, &http, trust)).collect();
         Ok(Self { sources, refusals: Refusals { count: refused, told: std::sync::Mutex::default() } })
     }
 
@@ -120,6 +127,12 @@ impl Issuers {
             && keys.is_some_and(|known| known.keys.iter().any(|key| key.thumbprint == token.key))
     }
 
+    /// Until when a token that is good now stays so by itself: until it ends, or its issuer's keys are too old.
+    pub(super) fn stand_for_until(&self, token: &Verified) -> UnixMs {
+        let source = self.sources.iter().find(|s| s.issuer.name == token.issuer);
+        token.end().min(source.map_or(0, Source::keys_end))
+    }
+
     /// Keeps the keys of all of them up to date.
     pub async fn follow(app: Arc<App>) {
         let each = app.issuers.sources.iter().map(|source| source.follow(&app));
@@ -129,8 +142,8 @@ impl Issuers {
 
 /// Asks each issuer for its keys, as a proxy would; why they cannot be read.
 pub async fn examine(issuers: &[Issuer]) -> Result<Vec<(Name, Result<(), String>)>, IssuerError> {
-    let http = inquiry::client()?;
-    let ask = async |issuer: &Issuer| (issuer.name.clone(), Source::new(issuer, &http).read().await);
+    let (http, nobody) = (inquiry::client()?, watch::Sender::new(()));
+    let ask = async |issuer: &Issuer| (issuer.name.clone(), Source::new(issuer, &http, &nobody).read().await);
     Ok(futures_util::future::join_all(issuers.iter().map(ask)).await)
 }
 
@@ -152,15 +165,23 @@ impl Refusals {
 }
 
 impl Source {
-    fn new(issuer: &Issuer, http: &reqwest::Client) -> Self {
+    fn new(issuer: &Issuer, http: &reqwest::Client, trust: &watch::Sender<()>) -> Self {
         let (keys, asked) = (ArcSwapOption::empty(), Mutex::new(None));
-        Self { issuer: issuer.clone(), way: Way::new(http, issuer.ca.clone()), keys, asked }
+        let way = Way::new(http, issuer.ca.clone());
+        Self { issuer: issuer.clone(), way, keys, asked, trust: trust.clone() }
     }
 
     /// The keys, unless they are too old to be believed.
     fn current(&self) -> Option<Arc<Known>> {
-        let age_max = self.issuer.keys_age_max_s.saturating_mul(1000);
-        self.keys.load_full().filter(|known| clock::now_ms().saturating_sub(known.at) <= age_max)
+        self.keys.load_full().filter(|known| clock::now_ms() < self.end_of(known))
+    }
+
+    fn keys_end(&self) -> UnixMs {
+        self.keys.load().as_ref().map_or(0, |known| self.end_of(known))
+    }
+
+    fn end_of(&self, known: &Known) -> UnixMs {
+        known.at.saturating_add(self.issuer.keys_age_max_s.saturating_mul(1000))
     }
 
     async fn verify(
@@ -237,7 +258,13 @@ impl Source {
             }
         };
         let keys = keys::parse(&bytes)?;
-        self.keys.store(Some(Arc::new(Known { keys, at: clock::now_ms() })));
+        let known = Known { keys, at: clock::now_ms() };
+        let thumbprints = |known: &Known| known.keys.iter().map(|key| key.thumbprint).collect::<Vec<_>>();
+        let now = thumbprints(&known);
+        let before = self.keys.swap(Some(Arc::new(known)));
+        if before.is_none_or(|before| thumbprints(&before) != now) {
+            self.trust.send_replace(());
+        }
         Ok(())
     }
 }

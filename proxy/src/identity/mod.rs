@@ -9,6 +9,7 @@ mod issuer;
 mod keys;
 mod metadata;
 mod own;
+mod standing;
 mod token;
 
 pub use audience::Audiences;
@@ -18,4 +19,5 @@ pub use issuer::{IssuerError, Issuers, examine};
 pub use keys::check_file;
 pub use metadata::{Resource, WELL_KNOWN};
 pub use own::{Identity, IdentityError, write_private};
+pub use standing::{Standing, Stir, follow_clock};
 pub use token::Verified;

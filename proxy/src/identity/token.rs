@@ -84,7 +84,12 @@ pub struct Verified {
 impl Verified {
     /// Whether it has not ended.
     pub(super) fn is_current(&self, now: UnixMs) -> bool {
-        now < self.expires_at.saturating_add(LEEWAY_MS)
+        now < self.end()
+    }
+
+    /// From when on it has ended.
+    pub(super) fn end(&self) -> UnixMs {
+        self.expires_at.saturating_add(LEEWAY_MS)
     }
 }
 

@@ -217,7 +217,11 @@ pub async fn follow(app: Arc<App>, listeners: Vec<Arc<Listener>>) {
                 // Whoever asks may want to see that it was heard.
                 Reload::Unchanged if look == Look::Due => continue,
                 Reload::Unchanged => "unchanged",
-                Reload::Applied => "applied",
+                Reload::Applied => {
+                    // Other authorities may be among them.
+                    app.trust.send_replace(());
+                    "applied"
+                }
                 Reload::Refused => "refused",
             };
             app.metrics.entrance.certificate_reloads.with_label_values(&[result]).inc();

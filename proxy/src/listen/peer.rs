@@ -39,6 +39,12 @@ impl Peer {
         })
     }
 
+    /// When it ends, or the next one between it and its authority does: then there may be another chain, or none.
+    #[must_use]
+    pub fn next_end(&self, now: UnixMs) -> UnixMs {
+        self.ends.iter().copied().filter(|end| *end > now).fold(self.not_after, UnixMs::min)
+    }
+
     /// Asks `verify` once for each set of authorities, and again when a certificate of the chain has ended since.
     pub(super) fn is_believed_by(
         &self,
@@ -118,6 +124,7 @@ mod tests {
                 now < end
             })
         };
+        assert!(peer.next_end(end - 1) == end && peer.next_end(end) > end);
         assert!(believed(end - 2) && believed(end - 1));
         assert_eq!(asked.get(), 1, "once for both");
         assert!(!believed(end) && !believed(end + 1));

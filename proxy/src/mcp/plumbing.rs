@@ -2,7 +2,6 @@
 //! under a permit that says so, and like a call it has an intent and an outcome in the record.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::CONTENT_ENCODING;
 use http::{HeaderMap, StatusCode};
@@ -21,12 +20,10 @@ use crate::app::App;
 use crate::call::mcp::{Class, INVALID_REQUEST, Message};
 use crate::client::{Client, Gone};
 use crate::event::Subject;
+use crate::identity::{Standing, Stir};
 use crate::outcome::{BROKE_OFF, Outcome};
 use crate::refusal::Refusal;
 use crate::serve::{Received, not_answered};
-
-/// How soon an open stream ends after its caller's credential: as soon as changed files are seen.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 impl Exchange<'_> {
     pub(super) async fn batch(&self, messages: &[Message], client: &mut Client<'_>) -> Result<(), Gone> {
@@ -86,18 +83,19 @@ impl Exchange<'_> {
     }
 
     /// Until the proxy stops, or the caller's credential is no longer good. Nobody else looks at it again while
-    /// a stream is open: what it may do ends with the credential, by a new policy at once, by a clock, by the
-    /// keys of an issuer or by other authorities soon after.
+    /// a stream is open: what it may do ends with the credential, by a new policy, other keys of an issuer and other
+    /// authorities as soon as they are known, and by the clock.
     async fn barred(&self) {
-        let mut draining = self.app.draining.subscribe();
-        let mut policy = self.app.policy.subscribe();
+        let mut standing = Standing::of(self.app);
         let caller = &self.received.caller;
-        while caller.check_again(self.app, &self.app.policy.snapshot()).is_ok() {
-            tokio::select! {
-                // The senders live as long as the proxy.
-                _ = draining.wait_for(|draining| *draining) => return,
-                _ = policy.changed() => {}
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
+        loop {
+            let snapshot = self.app.policy.snapshot();
+            if caller.check_again(self.app, &snapshot).is_err() {
+                return;
+            }
+            let end = caller.stands_until(self.app, &snapshot);
+            if standing.stirs(end).await == Stir::Drain {
+                return;
             }
         }
     }

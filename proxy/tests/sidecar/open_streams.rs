@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::support::issuer::{AUD, ISS, KeyServer, Signer, claims, now_s};
-use crate::support::policy::{AGENT, OrgBundle};
+use crate::support::pki::Authority;
+use crate::support::policy::{ACME, AGENT, OrgBundle, now_ms};
 use crate::support::sidecar::{Sidecar, client};
 use crate::support::{PATIENCE, until};
 
@@ -59,7 +60,7 @@ async fn ends(answer: Response) {
 #[tokio::test]
 async fn a_stream_ends_with_the_key_of_its_caller_and_no_other_does() {
     let sidecar = sidecar(json!({})).await;
-    let (ada, mut bob) = (open(&sidecar, AGENT).await, open(&sidecar, crate::support::policy::ACME).await);
+    let (ada, mut bob) = (open(&sidecar, AGENT).await, open(&sidecar, ACME).await);
     let mut revoked = OrgBundle::new(6);
     // Ada's.
     revoked.keys.as_array_mut().unwrap().remove(0);
@@ -89,4 +90,33 @@ async fn a_stream_ends_with_the_token_of_its_caller_or_the_key_of_its_issuer() {
     assert!(long.chunk().await.unwrap().is_some());
     server.serve(Some(&[Signer::p256().jwk("one")]));
     ends(long).await;
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_time_of_its_key() {
+    let sidecar = sidecar(json!({})).await;
+    let (ada, mut bob) = (open(&sidecar, AGENT).await, open(&sidecar, ACME).await);
+    // It is told an end, which comes without another word.
+    let mut bundle = OrgBundle::new(6);
+    bundle.keys[0]["expires_at"] = json!(now_ms() + 1_000);
+    sidecar.backend.publish(6, bundle.signed());
+    ends(ada).await;
+    assert!(bob.chunk().await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_authority_of_its_callers_certificate() {
+    let (dir, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let ((certificate, key), ca) = (authority.server().write(dir.path()), dir.path().join("ca.crt"));
+    std::fs::write(&ca, authority.pem()).unwrap();
+    let tls = json!({"certificate": certificate, "key": key, "client_ca": ca});
+    let data = json!([{"address": "127.0.0.1:0", "identities": ["certificates"], "tls": tls}]);
+    let listen = json!({"data": data, "ops": "127.0.0.1:0", "admin": "127.0.0.1:0"});
+    let sidecar = sidecar(json!({"listen": listen})).await;
+    let client = authority.trusted(Some(&authority.client(&["spiffe://corp/bot"], &[])));
+    let call = client.get(format!("https://localhost:{}/mcp", sidecar.proxy.data.port()));
+    let answer = call.header("accept", "text/event-stream").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    std::fs::write(&ca, Authority::new().pem()).unwrap();
+    ends(answer).await;
 }
