@@ -83,5 +83,7 @@ fn proxy(file: &str, text: &str) -> Result<String, String> {
     let config = Kind::Proxy.read(file, text, Config::parse).map_err(|e| e.to_string())?;
     config.check_files().map_err(|problem| format!("{file}: {problem}"))?;
     let routes: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
-    Ok(format!("a proxy configuration with the routes {}", routes.join(", ")))
+    let cautions: String =
+        config.cautions().iter().map(|caution| format!("\n  warning: {caution}")).collect();
+    Ok(format!("a proxy configuration with the routes {}{cautions}", routes.join(", ")))
 }

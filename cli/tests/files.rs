@@ -351,3 +351,22 @@ fn the_doctor_asks_issuers_for_their_keys() {
         "{found}"
     );
 }
+
+#[test]
+fn keys_in_the_clear_are_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("proxy.yaml");
+    let text = fs::read_to_string(config("proxy.yaml")).unwrap();
+    let said = |listen: &str| {
+        let changed = text.replacen("data: 127.0.0.1:8080", &format!("data: {listen}"), 1);
+        fs::write(&file, changed).unwrap();
+        let checked = oakallow(&["check", file.to_str().unwrap()]);
+        assert_eq!(checked.status.code(), Some(0), "{}", stdout(&checked));
+        stdout(&checked) + &stdout(&oakallow(&["doctor", "--config", file.to_str().unwrap()]))
+    };
+    let warning = "`0.0.0.0:8080` can be reached from elsewhere without TLS";
+    let told = said("0.0.0.0:8080");
+    assert!(told.contains(&format!("warning: {warning}")), "{told}");
+    assert!(told.lines().any(|line| line.starts_with("warn") && line.contains(warning)), "{told}");
+    assert!(!said("127.0.0.1:8080").contains("without TLS"));
+}

@@ -52,6 +52,13 @@ pub async fn follow(app: Arc<App>, path: PathBuf) {
     }
 }
 
+/// Says what a configuration leaves open.
+pub fn caution(config: &Config) {
+    for caution in config.cautions() {
+        tracing::warn!(caution, "the configuration leaves something open");
+    }
+}
+
 fn take(app: &App, file: &str, text: Result<String, String>) -> &'static str {
     let unread = |message| DocumentError { file: file.to_owned(), at: None, message, hint: None };
     let running = &app.live().config;
@@ -59,7 +66,16 @@ fn take(app: &App, file: &str, text: Result<String, String>) -> &'static str {
     let taken = read.and_then(|config| {
         let changed = config != *running;
         if changed {
+            let loosened = running.loosened_by(&config);
             apply(app, config).map_err(|e| unread(e.to_string()))?;
+            for what in loosened {
+                tracing::warn!(
+                    file,
+                    what,
+                    "the configuration that was reloaded is looser than the one before"
+                );
+            }
+            caution(&app.live().config);
         }
         Ok(changed)
     });

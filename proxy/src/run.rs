@@ -42,6 +42,7 @@ pub async fn start(config: Config) -> Result<Running, StartError> {
         return Err(StartError::OnlyStdio);
     }
     config.check_files().map_err(StartError::Files)?;
+    reload::caution(&config);
     let mut base = Base::start(config).await?;
     let app = base.app.clone();
     let mut open = Vec::new();

@@ -36,6 +36,8 @@ pub(super) fn examine(file: &Path, findings: &mut Vec<Finding>) -> Places {
     if let Err(problem) = config.check_files() {
         findings.push(Finding::new("config", &subject, Verdict::Fail, problem));
     }
+    let warning = |caution| Finding::new("config", &subject, Verdict::Warn, caution);
+    findings.extend(config.cautions().into_iter().map(warning));
     findings.extend(config.listen.data.iter().flat_map(certificates));
     findings.extend(config.routes.iter().flat_map(|route| certificates_of(route)));
     findings.extend(config.issuers.iter().flat_map(authorities_of));

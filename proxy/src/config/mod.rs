@@ -15,6 +15,7 @@ use crate::observe::access::To;
 use crate::pem;
 use crate::route::{Route, RouteKind};
 
+mod caution;
 pub(crate) mod issuers;
 mod limits;
 mod listen;

@@ -318,3 +318,43 @@ async fn a_connection_keeps_the_number_of_streams_that_its_client_was_told() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_reload_that_loosens_something_says_what() {
+    let followed = Followed::start().await;
+    let told = || -> Vec<String> {
+        let looser = |line: &String| line.contains("WARN") && line.contains("looser than the one before");
+        followed.proxy.log().into_iter().filter(looser).collect()
+    };
+    let strict = json!({"limits": {"body_bytes_max": 8, "holds_max": 4}, "redact": {"keys": ["iban"]}});
+    followed.write(&followed.text(&followed.upstream, &strict), "applied").await;
+    let loose = json!({"limits": {"body_bytes_max": 8, "holds_max": 5}});
+    followed.write(&followed.text(&followed.upstream, &loose), "applied").await;
+    let told = until("both lines", async || (told().len() >= 2).then(&told)).await;
+    let has = |line: &str, what: &str| line.contains(what);
+    // The stricter one was nothing to tell of.
+    assert!(
+        matches!(&told[..], [limit, hidden]
+            if has(limit, "`limits.holds_max` is 5 and was 4") && has(hidden, "`redact.keys` has `iban` no more")),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_proxy_that_callers_reach_in_the_clear_says_so_before_it_listens() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("proxy.yaml");
+    // An address that no machine has (RFC 5737), and no join token: it ends before it would listen.
+    let listen = json!({"data": "192.0.2.1:8080", "ops": "127.0.0.1:0", "admin": "127.0.0.1:0"});
+    let text =
+        config_text(dir.path(), "http://127.0.0.1:1", "http://127.0.0.1:1", &json!({"listen": listen}));
+    std::fs::write(&file, text).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_oakallow-proxy"));
+    let output = command.arg("--config").arg(&file).env("NO_COLOR", "1").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{said}");
+    assert!(
+        said.contains("WARN") && said.contains("`192.0.2.1:8080` can be reached from elsewhere"),
+        "{said}"
+    );
+}
