@@ -1,5 +1,7 @@
 //! Canonical bytes and digests: the one place that says what is hashed and how it is written.
 
+mod compact;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
@@ -29,7 +31,7 @@ pub(crate) fn ordered_bytes<T: Serialize>(
     more: &Map<String, Value>,
 ) -> Result<Vec<u8>, CanonicalError> {
     if part.is_none_or(is_ordered) && is_ordered_map(more) {
-        return serde_json::to_vec(value).map_err(|e| CanonicalError(e.to_string()));
+        return compact::to_vec(value).map_err(|e| CanonicalError(e.to_string()));
     }
     json_bytes(value)
 }
@@ -66,10 +68,9 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 #[must_use]
 pub fn hex(bytes: &[u8]) -> String {
     let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-    let mut text = Vec::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(digit(byte >> 4));
-        text.push(digit(byte & 15));
+    let mut text = vec![0; bytes.len() * 2];
+    for (pair, byte) in text.as_chunks_mut().0.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 15)];
     }
     String::from_utf8(text).unwrap_or_default()
 }

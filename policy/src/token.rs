@@ -3,6 +3,8 @@
 //! It is a JWT in JWS compact form (RFC 7519, RFC 7515) with `alg` fixed to HS256, so any stock library
 //! verifies it. Single use is the backend's to enforce: it redeems `jti` once.
 
+use std::borrow::Cow;
+
 use hkdf::Hkdf;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::{Deserialize, Serialize};
@@ -200,8 +202,9 @@ pub enum TokenError {
 #[expect(clippy::expect_used, reason = "both are plain structs of strings and numbers")]
 pub fn sign(claims: &Claims, key: &TokenKey) -> String {
     let header = Header { typ: TYPE.to_owned(), alg: "HS256".to_owned(), kid: key.kid.clone() };
-    let mut claims = claims.clone();
-    claims.exp = claims.exp.min(claims.iat.saturating_add(LIFETIME_S_MAX));
+    let exp = claims.exp.min(claims.iat.saturating_add(LIFETIME_S_MAX));
+    let claims =
+        if exp == claims.exp { Cow::Borrowed(claims) } else { Cow::Owned(Claims { exp, ..claims.clone() }) };
     let header = serde_json::to_vec(&header).expect("serialises");
     let body = serde_json::to_vec(&claims).expect("serialises");
     let mut token = base64url(&header);

@@ -25,6 +25,9 @@ use crate::refusal::Refusal;
 /// How long a refused body is read on.
 const DISCARD_MAX: Duration = Duration::from_secs(2);
 
+/// So much room is made for a body that is announced; more only as it comes.
+const ROOM_AHEAD_BYTES: usize = 32 * 1024;
+
 /// The agent has gone.
 pub struct Gone;
 
@@ -151,6 +154,8 @@ impl<'s> Client<'s> {
         // Where a chunked body ends is for Pingora's parser to say, and it is lenient: a chunk without a
         // size is the last one, an extension may hold a line feed. What follows is never read as a request.
         let chunked = self.session.req_header().headers.contains_key("transfer-encoding");
+        let announced = self.session.get_header_bytes("content-length");
+        let announced = std::str::from_utf8(announced).ok().and_then(|text| text.parse().ok()).unwrap_or(0);
         let read = async {
             let mut body = BytesMut::new();
             let broken = |_| Refusal::InvalidRequest("the body broke off".to_owned());
@@ -158,6 +163,10 @@ impl<'s> Client<'s> {
                 if body.len() + chunk.len() > bytes_max {
                     self.discard_body(bytes_max).await;
                     return Err(Refusal::BodyTooLarge { bytes_max });
+                }
+                if body.is_empty() {
+                    // Not before something came.
+                    body.reserve(announced.clamp(chunk.len(), chunk.len().max(ROOM_AHEAD_BYTES)));
                 }
                 body.extend_from_slice(&chunk);
                 if let Err(refusal) = app.bodies.take(&mut self.share, principal, body.capacity(), limits) {
