@@ -107,6 +107,8 @@ async fn a_token_and_the_log_stay_in_their_org() {
 async fn a_stream_tells_of_its_own_org_only() {
     let stack = start().await;
     let rival = rival(&stack).await;
+    let agent = json!({"id": "agent-acme", "owner": "somebody@rival.example", "tenants": ["acme"]});
+    assert_eq!(stack.post(&rival.management, "/v1/agents", &agent).await.0, 201);
     let streams = [
         (&rival.approver, "/v1/approvals/events".to_owned()),
         (&rival.proxy.key, rival.proxy.path("events")),
