@@ -46,8 +46,7 @@ def targets(stack, directory, args):
         "nginx": lambda: others.nginx_proxy(directory, port),
         "Envoy": lambda: others.envoy_plain(directory, port),
         "Envoy + ext_authz + Cerbos": lambda: others.envoy_guarded(directory, port, bins),
-        "bare Pingora": lambda: others.bare(directory, port, bins, False),
-        "bare Pingora, body read": lambda: others.bare(directory, port, bins, True),
+        **{name: lambda name=name: others.bare(name, directory, port, bins) for name in others.BARE},
         OURS: lambda: Ours(directory, port, OURS, bins / "oakallow"),
     }
     for pair in args.against:

@@ -107,12 +107,13 @@ upstream tools {{ server 127.0.0.1:{tools_port}; keepalive 512; keepalive_reques
     return Target("nginx", port, [nginx(directory, "nginx", PROXY_CORE, port, server)])
 
 
-def bare(directory, tools_port, bins, reads_body):
+BARE = {"bare Pingora": [], "bare Pingora, body read": ["--reads-body"], "bare Pingora, body inspected": ["--inspects-body"]}
+
+
+def bare(name, directory, tools_port, bins):
     port = free_port()
-    name = "bare Pingora, body read" if reads_body else "bare Pingora"
-    command = [bins / "bare-proxy", f"127.0.0.1:{port}", f"127.0.0.1:{tools_port}"]
-    command += ["--reads-body"] if reads_body else []
-    return Target(name, port, [Process(name.replace(" ", "-"), command, directory, PROXY_CORE).ready(port)])
+    command = [bins / "bare-proxy", f"127.0.0.1:{port}", f"127.0.0.1:{tools_port}", *BARE[name]]
+    return Target(name, port, [Process(name.replace(" ", "-").replace(",", ""), command, directory, PROXY_CORE).ready(port)])
 
 
 def cluster(name, port):

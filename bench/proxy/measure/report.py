@@ -7,6 +7,7 @@ import sys
 from . import plot
 
 BARE = "bare Pingora"
+INSPECTED = "bare Pingora, body inspected"
 
 
 def median(values):
@@ -67,11 +68,11 @@ def cell_table(found, cell):
         proxied = of(lambda f: f["cpu_s"]) > 0
         rows.append([
             target, f"{of(rps):,.0f}", f"{of(lambda f: f['p50']):,.0f}", f"{of(lambda f: f['p99']):,.0f}",
-            spread(found.ratios(cell, target, BARE, rps)),
+            spread(found.ratios(cell, target, BARE, rps)), spread(found.ratios(cell, target, INSPECTED, rps)),
             f"{of(cpu_us):.1f}" if proxied else "–", f"{of(cpu_load_us):.1f}" if proxied else "–",
             f"{of(lambda f: f['rss_kib']) / 1024:.0f}" if proxied else "–",
         ])
-    return table(["", "calls/s", "p50 µs", "p99 µs", "× bare (lowest–highest)", "CPU µs a call", "of it under load",
+    return table(["", "calls/s", "p50 µs", "p99 µs", "× bare (lowest–highest)", "× body inspected", "CPU µs a call", "of it under load",
                   "RSS MiB"], rows)
 
 
