@@ -70,6 +70,7 @@ impl Look {
     /// A word may begin behind it. White space that is not ASCII ends a word as well.
     const BETWEEN: u8 = 16;
 
+    #[expect(clippy::indexing_slicing, reason = "when it is compiled, and within bounds")]
     const ALL: [Self; 256] = {
         let mut all = [Self(0); 256];
         let mut byte = 0;
