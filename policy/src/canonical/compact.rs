@@ -42,10 +42,6 @@ impl<'a> Items<'a> {
         self.out
     }
 
-    fn item<T: ?Sized + Serialize>(&mut self, value: &T) -> Result<(), Error> {
-        value.serialize(Compact(self.next()))
-    }
-
     fn finish(self) {
         self.out.push(self.end);
     }
@@ -240,33 +236,26 @@ impl<'a> Serializer for Compact<'a> {
     }
 }
 
-impl SerializeSeq for Items<'_> {
-    type Ok = ();
-    type Error = Error;
+/// Serde tells lists of known length from others; JSON does not.
+macro_rules! lists {
+    ($($kind:ident)*) => {
+        $(impl $kind for Items<'_> {
+            type Ok = ();
+            type Error = Error;
 
-    fn serialize_element<T: ?Sized + Serialize>(&mut self, value: &T) -> Result<(), Error> {
-        self.item(value)
-    }
+            fn serialize_element<T: ?Sized + Serialize>(&mut self, value: &T) -> Result<(), Error> {
+                value.serialize(Compact(self.next()))
+            }
 
-    fn end(self) -> Result<(), Error> {
-        self.finish();
-        Ok(())
-    }
+            fn end(self) -> Result<(), Error> {
+                self.finish();
+                Ok(())
+            }
+        })*
+    };
 }
 
-impl SerializeTuple for Items<'_> {
-    type Ok = ();
-    type Error = Error;
-
-    fn serialize_element<T: ?Sized + Serialize>(&mut self, value: &T) -> Result<(), Error> {
-        self.item(value)
-    }
-
-    fn end(self) -> Result<(), Error> {
-        self.finish();
-        Ok(())
-    }
-}
+lists! { SerializeSeq SerializeTuple }
 
 impl SerializeStruct for Items<'_> {
     type Ok = ();
